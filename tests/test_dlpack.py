@@ -1,0 +1,183 @@
+"""Tests of the words protocol and runtime share: data types as text, sizes, records."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import sys
+
+import pytest
+
+from pytest_tvmrpc.dlpack import (
+    DEVICE_TYPES,
+    DataType,
+    DataTypeCode,
+    Device,
+    DeviceType,
+    OpaquePointer,
+    TensorRecord,
+    tensor_nbytes,
+)
+
+TEXTS = [  # text, code, bits, lanes; the same both ways
+    ("int8", 0, 8, 1),
+    ("int4", 0, 4, 1),
+    ("uint64", 1, 64, 1),
+    ("float16", 2, 16, 1),
+    ("float32x4", 2, 32, 4),
+    ("handle", 3, 64, 1),
+    ("void", 3, 0, 0),
+    ("bfloat16", 4, 16, 1),
+    ("complex64", 5, 64, 1),
+    ("bool", 6, 8, 1),
+    ("boolx4", 6, 8, 4),
+    ("float8_e3m4", 7, 8, 1),
+    ("float8_e4m3fn", 10, 8, 1),
+    ("float8_e5m2fnuz", 13, 8, 1),
+    ("float8_e8m0fnu", 14, 8, 1),
+    ("float6_e2m3fn", 15, 6, 1),
+    ("float4_e2m1fn", 17, 4, 1),
+    ("float4_e2m1fnx2", 17, 4, 2),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "bits", "lanes"), TEXTS)
+def test_data_type_and_its_text(text, code, bits, lanes):
+    """TVM's spelling, in both directions."""
+    dtype = DataType(text)
+    assert (dtype.code, dtype.bits, dtype.lanes) == (code, bits, lanes)
+    assert str(DataType.of(code, bits, lanes)) == text
+    assert repr(dtype) == f"DataType({text!r})"
+    assert DataType(dtype) == dtype
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("float", "float32"), ("int", "int32"), ("uintx2", "uint32x2"), ("", "void")],
+)
+def test_bits_may_be_left_out(text, meant):
+    """32 are meant, as with TVM."""
+    assert DataType(text) == DataType(meant)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "float33x",
+        "float-1",
+        "int0",
+        "int256",
+        "float32x0",
+        "float32x65536",
+        "floaty",
+        "bool8",
+        "float8_e9m9",
+        "Float32",
+        " float32",
+        "float32\n",
+        "int٣٢",
+        "custom[7]8",
+        "int" + "9" * 10_000,
+    ],
+)
+def test_text_of_no_data_type(text):
+    """The message shows one that would be."""
+    with pytest.raises(ValueError):
+        DataType(text)
+
+
+def test_uint1_is_the_bool_of_old():
+    """It is called bool, and is another type all the same."""
+    old = DataType.of(DataTypeCode.UINT, 1)
+    assert str(old) == "bool"
+    assert old != DataType("bool")
+    assert old == "bool"
+
+
+def test_data_types_are_values():
+    """Equal by numbers, and to their text; usable as keys together with it."""
+    assert DataType("int8") == DataType.of(0, 8) == "int8"
+    assert DataType("int8") != DataType("uint8")
+    assert DataType("int8") != 8
+    assert {DataType("int8"): 1}["int8"] == 1
+    assert DataType.of(2, 32) is DataType.of(2, 32)
+    assert pickle.loads(pickle.dumps(DataType("int8"))) == "int8"
+
+
+def test_numbers_of_a_peer_do_not_fill_memory():
+    """Types that nobody uses are not remembered without end; unknown ones have a text."""
+    kept = len([DataType.of(code, 8, lanes) for code in range(256) for lanes in range(8)])
+    assert kept == 2048
+    from pytest_tvmrpc import dlpack
+
+    assert len(dlpack._dtypes) <= 1024
+    assert str(DataType.of(200, 8, 2)) == "custom[200]8x2"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "nbytes"),
+    [
+        ((), "float64", 8),
+        ((3,), "float32", 12),
+        ((2, 3), "int8x4", 24),
+        ((0, 5), "int64", 0),
+        ((3,), "int4", 2),
+        ((9,), "float6_e2m3fn", 7),
+        ((9,), "bool", 9),
+        ((9,), DataType.of(1, 1, 1), 9),
+        ((9,), DataType.of(1, 1, 2), 3),
+        ((4,), "void", 0),
+        ((2**40, 2**40), "int8", 2**80),
+    ],
+)
+def test_bytes_of_a_tensor(shape, dtype, nbytes):
+    """All bits together, rounded up; TVM's old bool takes a byte for each element."""
+    dtype = DataType(dtype) if isinstance(dtype, str) else dtype
+    assert tensor_nbytes(shape, dtype) == nbytes
+    assert TensorRecord(0, Device(1), shape, dtype).nbytes == nbytes
+
+
+def test_bytes_of_one_element():
+    """Rounded up, lanes counted."""
+    assert [DataType(text).itemsize for text in ("int8", "int4", "float32x4")] == [1, 1, 16]
+
+
+def test_records_are_values():
+    """Equal by what they say, not by what the protocol remembers with them."""
+    one, same = (TensorRecord(5, Device(1, 0), (2,), DataType("int8"), 4) for _ in range(2))
+    one.encoded = b"something"
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != TensorRecord(5, Device(1, 0), (2,), DataType("int8"), 0)
+    assert one != 5
+    assert repr(one) == (
+        "TensorRecord(data=0x5, device=(1, 0), shape=(2,), dtype=int8, byte_offset=4)"
+    )
+
+
+def test_opaque_pointer_is_an_int_that_says_so():
+    """It goes back as it came."""
+    pointer = OpaquePointer(0xFFFF_FFFF_FFFF_FFF0)
+    assert pointer == 2**64 - 16
+    assert repr(pointer) == "OpaquePointer(0xfffffffffffffff0)"
+
+
+def test_device_names_have_numbers():
+    """Every kind by its own name, and TVM's other names."""
+    assert all(DEVICE_TYPES[kind.name.lower()] == kind for kind in DeviceType)
+    assert (DEVICE_TYPES["llvm"], DEVICE_TYPES["cl"], DEVICE_TYPES["gpu"]) == (1, 4, 2)
+    assert Device(1) == (1, 0)
+
+
+def test_any_text_is_a_type_or_a_value_error():
+    """Whatever a peer writes."""
+    dice = random.Random(0)
+    pieces = ["int", "float", "bool", "8_e4m3", "x", "4", "0", "32", "_", "é", "\0", "custom["]
+    for _ in range(2_000):
+        text = "".join(dice.choices(pieces, k=dice.randint(1, 4)))
+        try:
+            dtype = DataType(text)
+        except ValueError:
+            continue
+        assert DataType(str(dtype)) == dtype
+        assert sys.getsizeof(dtype) < 200
