@@ -1,0 +1,128 @@
+"""What a machine can do: functions, modules, tensors, devices. No wire in here.
+
+The names are those of ``tvm.runtime``; all but tensors and devices are imported when they are
+asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+from ..dlpack import DataType, DataTypeCode
+
+# These two at once: `tensor` and `device` name a function and the module that it is in, and only
+# a module that is loaded before the function is bound stays out of its way.
+from .device.api import (
+    Device,
+    cl,
+    cpu,
+    cuda,
+    device,
+    ext_dev,
+    gpu,
+    hexagon,
+    metal,
+    mtl,
+    opencl,
+    rocm,
+    vpi,
+    vulkan,
+    webgpu,
+)
+from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, tensor
+
+if TYPE_CHECKING:
+    from . import nd, profiling
+    from .function import PackedFunc
+    from .module import Module, load_module
+    from .parallel import num_threads
+    from .params import (
+        load_param_dict,
+        load_param_dict_from_file,
+        save_param_dict,
+        save_param_dict_to_file,
+    )
+    from .profiling import BenchmarkResult
+    from .registry import (
+        get_global_func,
+        list_global_func_names,
+        register_func,
+        register_global_func,
+        remove_global_func,
+    )
+
+__all__ = [
+    "BenchmarkResult",
+    "DataType",
+    "DataTypeCode",
+    "Device",
+    "Module",
+    "NDArray",
+    "PackedFunc",
+    "Tensor",
+    "array",
+    "cl",
+    "cpu",
+    "cuda",
+    "device",
+    "empty",
+    "ext_dev",
+    "from_dlpack",
+    "get_global_func",
+    "gpu",
+    "hexagon",
+    "list_global_func_names",
+    "load_module",
+    "load_param_dict",
+    "load_param_dict_from_file",
+    "metal",
+    "mtl",
+    "nd",
+    "num_threads",
+    "numpyasarray",
+    "opencl",
+    "profiling",
+    "register_func",
+    "register_global_func",
+    "remove_global_func",
+    "rocm",
+    "save_param_dict",
+    "save_param_dict_to_file",
+    "tensor",
+    "vpi",
+    "vulkan",
+    "webgpu",
+]
+
+_HOMES = {
+    "BenchmarkResult": "profiling",
+    "Module": "module",
+    "PackedFunc": "function",
+    "get_global_func": "registry",
+    "list_global_func_names": "registry",
+    "load_module": "module",
+    "load_param_dict": "params",
+    "load_param_dict_from_file": "params",
+    "num_threads": "parallel",
+    "register_func": "registry",
+    "register_global_func": "registry",
+    "remove_global_func": "registry",
+    "save_param_dict": "params",
+    "save_param_dict_to_file": "params",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("nd", "profiling"):
+        return importlib.import_module(f"{__name__}.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,195 @@
+"""The C ABI of compiled functions: how values lie in memory, what an object and an error are.
+
+Calls nothing and converts nothing; `calling` does. The layouts are those of tvm-ffi
+(include/tvm/ffi/c_api.h), TVM 0.22 and later; all are little-endian.
+"""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+from _thread import get_ident
+from typing import Any, Dict, NamedTuple, Optional
+
+from ..dlpack import TypeIndex as TypeIndex
+
+# ------------------------------------------------------------------------------------- layouts
+
+
+class TVMFFIObject(ctypes.Structure):
+    """The header of every object on the heap: strong count in the low half, weak in the high."""
+
+    _fields_ = [
+        ("combined_ref_count", ctypes.c_uint64),
+        ("type_index", ctypes.c_int32),
+        ("padding", ctypes.c_uint32),
+        ("deleter", ctypes.c_uint64),  # as wide as this on 32-bit machines, too
+    ]
+
+
+class TVMFFIByteArray(ctypes.Structure):
+    """Bytes elsewhere; also what follows the header of str and bytes objects."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+
+class TVMFFIFunctionCell(ctypes.Structure):
+    """What follows the header of a function object."""
+
+    _fields_ = [("safe_call", ctypes.c_void_p), ("cpp_call", ctypes.c_void_p)]
+
+
+class TVMFFIErrorCell(ctypes.Structure):
+    """The beginning of what follows the header of an error object."""
+
+    _fields_ = [("kind", TVMFFIByteArray), ("message", TVMFFIByteArray)]
+
+
+class DLTensor(ctypes.Structure):
+    """DLPack's tensor; also what follows the header of a tensor object."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+HEADER_SIZE = ctypes.sizeof(TVMFFIObject)
+ANY_SIZE = 16
+
+SAFE_CALL = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+)
+"""TVMFFISafeCallType: self, arguments, their number, where the result goes; 0 is success."""
+
+_DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int)
+_DELETE_STRONG, _DELETE_WEAK = 1, 2  # TVMFFIObjectDeleterFlagBitMask
+_BOTH_COUNTS_ONE = (1 << 32) | 1
+
+
+# -------------------------------------------------------------------------------------- errors
+
+raised: Dict[int, BaseException] = {}  # by thread; empty but for the way up from an error
+
+
+def record_error(error: BaseException) -> None:
+    """Remember what the compiled function that runs on this thread will fail with."""
+    raised[get_ident()] = error
+
+
+def take_error() -> Optional[BaseException]:
+    """The error recorded on this thread, which is forgotten."""
+    return raised.pop(get_ident(), None) if raised else None
+
+
+def error_of_kind(kind: str, message: str) -> Exception:
+    """An exception as compiled code names it: a builtin one, or a RuntimeError with its kind."""
+    found = getattr(builtins, kind, None)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return RuntimeError(f"{kind}: {message}")
+    if issubclass(found, (StopIteration, StopAsyncIteration, SyntaxError, UnicodeError, Warning)):
+        return RuntimeError(f"{kind}: {message}")  # control flow, or more than a message
+    return found(message)
+
+
+def error_left_in_tvm() -> Optional[Exception]:
+    """The error that code bound to a TVM in this process left with that TVM."""
+    try:
+        move: Any = ctypes.CDLL(None).TVMFFIErrorMoveFromRaised
+    except (AttributeError, OSError, TypeError):
+        return None
+    move.restype, move.argtypes = None, [ctypes.POINTER(ctypes.c_void_p)]
+    handle = ctypes.c_void_p()
+    move(ctypes.byref(handle))
+    if not handle.value:
+        return None
+    cell = TVMFFIErrorCell.from_address(handle.value + HEADER_SIZE)
+    kind = ctypes.string_at(cell.kind.data, cell.kind.size)
+    message = ctypes.string_at(cell.message.data, cell.message.size)
+    release(handle.value)
+    return error_of_kind(kind.decode("utf-8", "replace"), message.decode("utf-8", "replace"))
+
+
+# ------------------------------------------------------------------------------------- objects
+
+
+class _Cell(NamedTuple):
+    """An object of ours that compiled code may hold: its memory, and the value it stands for."""
+
+    memory: ctypes.Array[ctypes.c_char]
+    value: Any
+
+
+_cells: Dict[int, _Cell] = {}  # by address, as long as a count is not zero
+
+
+def new_cell(type_index: int, value: Any, payload: bytes = bytes(32)) -> int:
+    """The address of a new object with one reference, which the caller owns.
+
+    It keeps `value` alive until `release`, here or by its deleter in C, takes the last reference.
+    """
+    memory = ctypes.create_string_buffer(HEADER_SIZE + len(payload))
+    address = ctypes.addressof(memory)
+    header = TVMFFIObject.from_address(address)
+    header.combined_ref_count = _BOTH_COUNTS_ONE
+    header.type_index = type_index
+    header.deleter = _deleter_address
+    ctypes.memmove(address + HEADER_SIZE, payload, len(payload))
+    _cells[address] = _Cell(memory, value)
+    return address
+
+
+def value_of_cell(address: Optional[int]) -> Any:
+    """What an object of ours stands for; None for an address that is none of ours."""
+    cell = _cells.get(address) if address else None
+    return cell.value if cell is not None else None
+
+
+def retain(address: int) -> None:
+    """Take one more strong reference to an object, ours or foreign."""
+    TVMFFIObject.from_address(address).combined_ref_count += 1
+
+
+def release(address: int) -> None:
+    """Give one strong reference back; the object's deleter runs when it was the last.
+
+    The count is not changed atomically: two threads may not release one object at one time while
+    neither holds the interpreter's lock. Ours do hold it.
+    """
+    header = TVMFFIObject.from_address(address)
+    count = header.combined_ref_count
+    if count == _BOTH_COUNTS_ONE:
+        _run_deleter(header, address, _DELETE_STRONG | _DELETE_WEAK)
+        return
+    header.combined_ref_count = count - 1
+    if (count - 1) & 0xFFFFFFFF:
+        return
+    _run_deleter(header, address, _DELETE_STRONG)
+    header.combined_ref_count -= 1 << 32
+    if not header.combined_ref_count >> 32:
+        _run_deleter(header, address, _DELETE_WEAK)
+
+
+def _run_deleter(header: TVMFFIObject, address: int, flags: int) -> None:
+    if header.deleter:
+        _DELETER(header.deleter)(address, flags)
+
+
+def _delete(address: int, flags: int) -> None:
+    cell = _cells.get(address)
+    if cell is not None and flags & _DELETE_STRONG:
+        _cells[address] = cell._replace(value=None)
+    if flags & _DELETE_WEAK:
+        _cells.pop(address, None)
+
+
+_on_delete = _DELETER(_delete)
+_deleter_address = ctypes.cast(_on_delete, ctypes.c_void_p).value or 0

@@ -1,0 +1,375 @@
+"""What a device must do, and where to find who does it. No device is driven here.
+
+A kind of device is a module of this folder with the name of the kind and an `API`. `Device` is the
+public name of one device; its `api` does the work, here or, in a subclass, on another machine.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple, Union
+
+from ... import dlpack
+from ...dlpack import DeviceType
+from ...errors import DeviceError
+
+if TYPE_CHECKING:
+    from ..tensor import Tensor
+
+__all__ = [
+    "Device",
+    "DeviceAPI",
+    "DeviceAttribute",
+    "Memory",
+    "cl",
+    "cpu",
+    "cuda",
+    "device",
+    "ext_dev",
+    "find_api",
+    "gpu",
+    "hexagon",
+    "metal",
+    "mtl",
+    "opencl",
+    "rocm",
+    "vpi",
+    "vulkan",
+    "webgpu",
+]
+
+
+class DeviceAttribute(enum.IntEnum):
+    """What can be asked of a device (include/tvm/runtime/device_api.h, DeviceAttrKind)."""
+
+    EXIST = 0
+    MAX_THREADS_PER_BLOCK = 1
+    WARP_SIZE = 2
+    MAX_SHARED_MEMORY_PER_BLOCK = 3
+    COMPUTE_VERSION = 4
+    DEVICE_NAME = 5
+    MAX_CLOCK_RATE = 6
+    MULTI_PROCESSOR_COUNT = 7
+    MAX_THREAD_DIMENSIONS = 8
+    MAX_REGISTERS_PER_BLOCK = 9
+    GCN_ARCH = 10
+    API_VERSION = 11
+    DRIVER_VERSION = 12
+    L2_CACHE_SIZE_BYTES = 13
+    TOTAL_GLOBAL_MEMORY = 14
+    AVAILABLE_GLOBAL_MEMORY = 15
+    IMAGE_PITCH_ALIGNMENT = 16
+
+
+class Memory(Protocol):
+    """Some bytes of a device; freed when the object is dropped."""
+
+    @property
+    def data(self) -> int:
+        """Where: an address of this process, or what another machine calls the place."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much may be used."""
+
+
+class DeviceAPI(Protocol):
+    """What a kind of device does. `device` is always one of that kind.
+
+    Raises, in each method:
+        DeviceError: the device is not there, or refuses.
+    """
+
+    def get_attr(self, device: dlpack.Device, attribute: int) -> Any:
+        """The value of a `DeviceAttribute`, or None where the device has none."""
+
+    def alloc(
+        self,
+        device: dlpack.Device,
+        shape: Tuple[int, ...],
+        dtype: dlpack.DataType,
+        mem_scope: Optional[str],
+    ) -> Memory:
+        """Memory for a tensor, with undefined contents."""
+
+    def copy_from_host(self, source: memoryview, target: Tensor) -> None:
+        """Fill the whole tensor from contiguous bytes (format ``B``); done on return."""
+
+    def copy_to_host(self, source: Tensor, target: memoryview) -> None:
+        """Fill contiguous bytes (format ``B``) with the whole tensor; done on return."""
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copy between two tensors of this API with the same number of bytes."""
+
+    def sync(self, device: dlpack.Device, stream: int) -> None:
+        """Wait until everything on the stream (0: the default one) is done."""
+
+    def create_stream(self, device: dlpack.Device) -> int:
+        """A new stream; whoever made it frees it."""
+
+    def free_stream(self, device: dlpack.Device, stream: int) -> None:
+        """Free a stream that `create_stream` made."""
+
+    def set_stream(self, device: dlpack.Device, stream: int) -> None:
+        """Let what follows on the device go to this stream."""
+
+
+_apis: Dict[int, DeviceAPI] = {}
+
+
+def find_api(device_type: int) -> DeviceAPI:
+    """Who drives this kind of device on this machine.
+
+    Raises:
+        DeviceError: nobody does; the message names the kinds that are here.
+    """
+    api = _apis.get(device_type)
+    if api is None:
+        name = _kind_name(device_type)
+        if name is None or not _is_here(name):
+            kinds = ", ".join(_kinds_here())
+            raise DeviceError(
+                f"Device API {name or device_type} is not enabled: this machine has {kinds}"
+            )
+        api = importlib.import_module(f"{__package__}.{name}").API
+        _apis[device_type] = api
+    return api
+
+
+def _kind_name(device_type: int) -> Optional[str]:
+    try:
+        return DeviceType(device_type).name.lower()
+    except ValueError:
+        return None
+
+
+def _is_here(name: str) -> bool:
+    return importlib.util.find_spec(f"{__package__}.{name}") is not None
+
+
+def _kinds_here() -> List[str]:
+    return [kind.name.lower() for kind in DeviceType if _is_here(kind.name.lower())]
+
+
+class Device(dlpack.Device):
+    """A device that can be asked and used: ``cpu(0)``.
+
+    Each attribute asks the device; None means that this kind of device does not say.
+    """
+
+    __slots__ = ()
+
+    @property
+    def api(self) -> DeviceAPI:
+        """Who drives the device."""
+        return _apis.get(self[0]) or find_api(self[0])
+
+    def dlpack_device_type(self) -> int:
+        """The number of the device's kind; the newer spelling of `device_type`."""
+        return self.device_type
+
+    @property
+    def index(self) -> int:  # type: ignore[override]  # TVM's name; nobody searches this tuple
+        """The newer spelling of `device_id`."""
+        return self.device_id
+
+    def __repr__(self) -> str:
+        return f"{_kind_name(self.device_type) or self.device_type}({self.device_id})"
+
+    @property
+    def exist(self) -> bool:
+        """Whether the device is there and can be used."""
+        try:
+            api = self.api
+        except DeviceError:
+            return False
+        return bool(api.get_attr(self, DeviceAttribute.EXIST))
+
+    @property
+    def max_threads_per_block(self) -> Optional[int]:
+        """The number of threads in each block."""
+        return self._number(DeviceAttribute.MAX_THREADS_PER_BLOCK)
+
+    @property
+    def warp_size(self) -> Optional[int]:
+        """The number of threads that execute together."""
+        return self._number(DeviceAttribute.WARP_SIZE)
+
+    @property
+    def max_shared_memory_per_block(self) -> Optional[int]:
+        """Bytes of shared memory in each block."""
+        return self._number(DeviceAttribute.MAX_SHARED_MEMORY_PER_BLOCK)
+
+    @property
+    def compute_version(self) -> Optional[str]:
+        """The version of the device's abilities, as ``major.minor``."""
+        return self._words(DeviceAttribute.COMPUTE_VERSION)
+
+    @property
+    def device_name(self) -> Optional[str]:
+        """The vendor's name of the device."""
+        return self._words(DeviceAttribute.DEVICE_NAME)
+
+    @property
+    def max_clock_rate(self) -> Optional[int]:
+        """The highest clock rate in kHz."""
+        return self._number(DeviceAttribute.MAX_CLOCK_RATE)
+
+    @property
+    def multi_processor_count(self) -> Optional[int]:
+        """The number of compute units."""
+        return self._number(DeviceAttribute.MULTI_PROCESSOR_COUNT)
+
+    @property
+    def max_thread_dimensions(self) -> Optional[List[int]]:
+        """The longest axes of a block of threads: x, y, z."""
+        text = self._words(DeviceAttribute.MAX_THREAD_DIMENSIONS)
+        if text is None:
+            return None
+        import json
+
+        dimensions: List[int] = json.loads(text)
+        return dimensions
+
+    @property
+    def api_version(self) -> Optional[int]:
+        """The version of the development kit that the driver was built with."""
+        return self._number(DeviceAttribute.API_VERSION)
+
+    @property
+    def driver_version(self) -> Optional[str]:
+        """The version of the driver."""
+        return self._words(DeviceAttribute.DRIVER_VERSION)
+
+    @property
+    def l2_cache_size_bytes(self) -> Optional[int]:
+        """Bytes of the second-level cache."""
+        return self._number(DeviceAttribute.L2_CACHE_SIZE_BYTES)
+
+    @property
+    def total_global_memory(self) -> Optional[int]:
+        """Bytes of memory in all."""
+        return self._number(DeviceAttribute.TOTAL_GLOBAL_MEMORY)
+
+    @property
+    def available_global_memory(self) -> Optional[int]:
+        """Bytes of memory that are free."""
+        return self._number(DeviceAttribute.AVAILABLE_GLOBAL_MEMORY)
+
+    def texture_spatial_limit(self) -> Any:
+        """The longest sides of a texture (TVM asks with the number of `driver_version`)."""
+        return self.api.get_attr(self, DeviceAttribute.DRIVER_VERSION)
+
+    def create_raw_stream(self) -> int:
+        """A new stream; to be freed with `free_raw_stream`."""
+        return self.api.create_stream(self)
+
+    def free_raw_stream(self, stream: int) -> None:
+        """Free a stream of `create_raw_stream`."""
+        self.api.free_stream(self, stream)
+
+    def set_raw_stream(self, stream: int) -> None:
+        """Let what follows go to this stream."""
+        self.api.set_stream(self, stream)
+
+    def sync(self, stream: Optional[int] = None) -> None:
+        """Wait until everything on the stream (None: the default one) is done."""
+        self.api.sync(self, stream or 0)
+
+    def _number(self, attribute: DeviceAttribute) -> Optional[int]:
+        value = self.api.get_attr(self, attribute)
+        return None if value is None else int(value)
+
+    def _words(self, attribute: DeviceAttribute) -> Optional[str]:
+        value = self.api.get_attr(self, attribute)
+        return None if value is None else str(value)
+
+
+def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
+    """The device of a kind: by TVM's name of the kind (``"cpu"``, ``"cuda:1"``) or its number.
+
+    Raises:
+        ValueError: no such kind, or no such number.
+    """
+    if isinstance(dev_type, str):
+        words = dev_type.split()
+        name, colon, number = (words[0] if words else "").partition(":")
+        if name not in dlpack.DEVICE_TYPES or (colon and not number.isdigit()):
+            known = ", ".join(dlpack.DEVICE_TYPES)
+            raise ValueError(f"Unknown device {dev_type!r}; expected one of {known}")
+        device_type = dlpack.DEVICE_TYPES[name]
+        dev_id = int(number) if colon else dev_id
+    else:
+        device_type = int(dev_type)
+    if dev_id < 0 or device_type < 1:
+        raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
+    return Device(device_type, dev_id)
+
+
+def cpu(dev_id: int = 0) -> Device:
+    """A CPU."""
+    return Device(int(DeviceType.CPU), dev_id)
+
+
+def cuda(dev_id: int = 0) -> Device:
+    """A CUDA GPU."""
+    return Device(int(DeviceType.CUDA), dev_id)
+
+
+def gpu(dev_id: int = 0) -> Device:
+    """A CUDA GPU, in the spelling of old."""
+    warnings.warn("gpu() is deprecated; use cuda()", DeprecationWarning, stacklevel=2)
+    return Device(int(DeviceType.CUDA), dev_id)
+
+
+def opencl(dev_id: int = 0) -> Device:
+    """An OpenCL device."""
+    return Device(int(DeviceType.OPENCL), dev_id)
+
+
+def cl(dev_id: int = 0) -> Device:
+    """An OpenCL device."""
+    return Device(int(DeviceType.OPENCL), dev_id)
+
+
+def vulkan(dev_id: int = 0) -> Device:
+    """A Vulkan device."""
+    return Device(int(DeviceType.VULKAN), dev_id)
+
+
+def metal(dev_id: int = 0) -> Device:
+    """A Metal device."""
+    return Device(int(DeviceType.METAL), dev_id)
+
+
+def mtl(dev_id: int = 0) -> Device:
+    """A Metal device."""
+    return Device(int(DeviceType.METAL), dev_id)
+
+
+def vpi(dev_id: int = 0) -> Device:
+    """A simulated VPI device."""
+    return Device(int(DeviceType.VPI), dev_id)
+
+
+def rocm(dev_id: int = 0) -> Device:
+    """A ROCm GPU."""
+    return Device(int(DeviceType.ROCM), dev_id)
+
+
+def ext_dev(dev_id: int = 0) -> Device:
+    """An extension device: whatever a plugin drives under this name."""
+    return Device(int(DeviceType.EXT_DEV), dev_id)
+
+
+def webgpu(dev_id: int = 0) -> Device:
+    """A WebGPU device."""
+    return Device(int(DeviceType.WEBGPU), dev_id)
+
+
+def hexagon(dev_id: int = 0) -> Device:
+    """A Hexagon DSP."""
+    return Device(int(DeviceType.HEXAGON), dev_id)

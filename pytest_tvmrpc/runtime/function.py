@@ -1,0 +1,38 @@
+"""PackedFunc: anything that is called with packed arguments. Knows no C; `calling` does."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+__all__ = ["PackedFunc"]
+
+
+class PackedFunc:
+    """A function of the runtime: positional arguments in, one value out.
+
+    Args:
+        function: what a call does.
+        name: for messages; the name of the function by default.
+
+    Attributes:
+        function: what a call does.
+        is_global: whether the function registry holds it.
+    """
+
+    __slots__ = ("__weakref__", "function", "is_global", "name")
+
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        self.function = function
+        self.name = name or str(getattr(function, "__name__", ""))
+        self.is_global = False
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+    def prepare(self, *args: Any) -> Callable[[], Any]:
+        """The call of these arguments, to be made many times: converted once, cheap each time."""
+        return functools.partial(self.function, *args)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"

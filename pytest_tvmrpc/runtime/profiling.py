@@ -1,0 +1,209 @@
+"""How long a function takes: the measuring loop and its result. Knows nothing of what it calls."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import operator
+import struct
+import time
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+
+__all__ = ["BenchmarkResult", "check_options", "measure"]
+
+
+class BenchmarkResult:
+    """Durations in seconds, each the mean of some calls.
+
+    Args:
+        results: the durations, at least one.
+
+    Attributes:
+        results, mean, std (of the population), median, min, max: all in seconds.
+    """
+
+    __slots__ = ("max", "mean", "median", "min", "results", "std")
+
+    def __init__(self, results: Sequence[float]) -> None:
+        self.results: Tuple[float, ...] = tuple(map(float, results))
+        if not self.results:
+            raise ValueError("no durations were measured; repeat must be 1 or more")
+        count, ordered = len(self.results), sorted(self.results)
+        middle = count // 2
+        self.min = ordered[0]
+        self.max = ordered[-1]
+        self.mean = math.fsum(ordered) / count
+        self.median = (ordered[middle] + ordered[-1 - middle]) / 2
+        self.std = math.sqrt(math.fsum((result - self.mean) ** 2 for result in ordered) / count)
+
+    @classmethod
+    def from_bytes(cls, received: Union[bytes, bytearray, memoryview]) -> BenchmarkResult:
+        """From what a time evaluator returns: doubles, little-endian.
+
+        Raises:
+            ValueError: no doubles.
+        """
+        count, rest = divmod(len(received), 8)
+        if rest:
+            raise ValueError(f"{len(received)} bytes are no doubles; expected a multiple of 8")
+        return cls(struct.unpack(f"<{count}d", received))
+
+    def to_bytes(self) -> bytes:
+        """What `from_bytes` reads."""
+        return struct.pack(f"<{len(self.results)}d", *self.results)
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return BenchmarkResult, (self.results,)
+
+    def __repr__(self) -> str:
+        return (
+            f"BenchmarkResult(min={self.min}, mean={self.mean}, median={self.median}, "
+            f"max={self.max}, std={self.std}, results={self.results})"
+        )
+
+    def __str__(self) -> str:
+        titles = ("mean (ms)", "median (ms)", "max (ms)", "min (ms)", "std (ms)")
+        values = (self.mean, self.median, self.max, self.min, self.std)
+        return (
+            "Execution time summary:\n"
+            + " ".join(f"{title:^12}" for title in titles)
+            + "\n"
+            + " ".join(f"{value * 1000:^12.4f}" for value in values)
+            + " " * 15
+        )
+
+
+_INT32_MAX = 2**31 - 1
+_DAY_MS = 24 * 60 * 60 * 1000
+
+_LIMITS = {
+    "number": (1, _INT32_MAX),
+    "repeat": (1, 1_000_000),  # each is a double in the answer
+    "min_repeat_ms": (0, _DAY_MS),
+    "limit_zero_time_iterations": (0, _INT32_MAX),
+    "cooldown_interval_ms": (0, _DAY_MS),
+    "repeats_to_cooldown": (1, _INT32_MAX),
+    "cache_flush_bytes": (0, 1 << 30),  # no cache is larger, and it is taken twice
+}
+
+
+def check_options(**options: int) -> None:
+    """Refuse what cannot be measured with.
+
+    Raises:
+        ValueError: an option is no integer or out of its range; the message names it.
+    """
+    for name, value in options.items():
+        least, most = _LIMITS[name]
+        try:
+            within = least <= operator.index(value) <= most
+        except TypeError:
+            within = False
+        if not within:
+            raise ValueError(f"{name} is {value!r}; expected an integer from {least} to {most}")
+
+
+def measure(
+    run: Callable[[], Any],
+    sync: Callable[[], None],
+    *,
+    number: int = 10,
+    repeat: int = 1,
+    min_repeat_ms: int = 0,
+    limit_zero_time_iterations: int = 100,
+    cooldown_interval_ms: int = 0,
+    repeats_to_cooldown: int = 1,
+    cache_flush_bytes: int = 0,
+    preproc: Optional[Callable[[], Any]] = None,
+) -> List[float]:
+    """Call a function ``1 + number * repeat`` times and time all calls but the first.
+
+    This is the loop of TVM (src/runtime/profiling.cc, WrapTimeEvaluator).
+
+    Args:
+        run: what is measured, its arguments included.
+        sync: waits for the device.
+        number: of calls in each repeat; grows when they take less than `min_repeat_ms`, and
+            keeps its grown value.
+        repeat: of how many durations are returned.
+        min_repeat_ms: what one repeat takes at least.
+        limit_zero_time_iterations: after so many durations of 0, `min_repeat_ms` is given up.
+        cooldown_interval_ms: how long to sleep after a repeat.
+        repeats_to_cooldown: after every how many repeats that is.
+        cache_flush_bytes: how much to copy before each timing, so that caches hold something else.
+        preproc: called before each repeat, and not timed.
+
+    Returns:
+        Seconds for one call, for each repeat.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    check_options(
+        number=number,
+        repeat=repeat,
+        min_repeat_ms=min_repeat_ms,
+        limit_zero_time_iterations=limit_zero_time_iterations,
+        cooldown_interval_ms=cooldown_interval_ms,
+        repeats_to_cooldown=repeats_to_cooldown,
+        cache_flush_bytes=cache_flush_bytes,
+    )
+    flush = _cache_flusher(cache_flush_bytes)
+    results: List[float] = []
+    run()
+    sync()
+    for index in range(repeat):
+        if preproc is not None:
+            preproc()
+        elapsed_ns = zero_times = 0
+        while True:
+            if elapsed_ns:
+                number = _more_calls(number, elapsed_ns, min_repeat_ms)
+            flush()
+            sync()
+            elapsed_ns = _time_calls(run, sync, number)
+            zero_times += not elapsed_ns
+            if elapsed_ns >= min_repeat_ms * 1_000_000 or number == _INT32_MAX:
+                break
+            if zero_times >= limit_zero_time_iterations:
+                break
+        results.append(elapsed_ns / 1e9 / number)
+        if cooldown_interval_ms and index % repeats_to_cooldown == 0:
+            time.sleep(cooldown_interval_ms / 1000)
+    return results
+
+
+def _more_calls(number: int, elapsed_ns: int, min_repeat_ms: int) -> int:
+    wanted = min_repeat_ms / (elapsed_ns / 1e6 / number) + 1
+    return min(int(max(wanted, number * 1.618)), _INT32_MAX)
+
+
+def _time_calls(run: Callable[[], Any], sync: Callable[[], None], number: int) -> int:
+    """Nanoseconds for so many calls, with no garbage collection among them."""
+    clock = time.perf_counter_ns
+    calls = itertools.repeat(None, number)
+    had_gc = gc.isenabled()
+    gc.disable()
+    try:
+        start = clock()
+        for _ in calls:
+            run()
+        sync()
+        return clock() - start
+    finally:
+        if had_gc:
+            gc.enable()
+
+
+def _cache_flusher(nbytes: int) -> Callable[[], None]:
+    """Copies so many bytes: read, since large writes may go past the caches."""
+    try:
+        source, target = bytearray(nbytes), bytearray(nbytes)
+    except MemoryError:
+        raise ValueError(f"cache_flush_bytes is {nbytes}: there is not so much memory") from None
+
+    def flush() -> None:
+        target[:] = source
+
+    return flush

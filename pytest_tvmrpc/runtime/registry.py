@@ -1,0 +1,94 @@
+"""The global functions by name: register, look up, list. Not where a library's functions are."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Union
+
+from .function import PackedFunc
+
+__all__ = [
+    "get_global_func",
+    "list_global_func_names",
+    "register_func",
+    "register_global_func",
+    "remove_global_func",
+]
+
+_functions: Dict[str, PackedFunc] = {}
+
+
+def register_func(
+    func_name: Union[str, Callable[..., Any]],
+    f: Optional[Callable[..., Any]] = None,
+    override: bool = False,
+) -> Callable[..., Any]:
+    """Make a function known by a name; usable as a decorator, with or without the name.
+
+    Args:
+        func_name: the name; a function here is registered under its own name.
+        f: the function; without it, a decorator is returned.
+        override: replace the function that has this name.
+
+    Returns:
+        `f` itself, or the decorator.
+
+    Raises:
+        ValueError: the name is taken and `override` is not given.
+        TypeError: `f` cannot be called.
+    """
+    if callable(func_name):
+        return _register(func_name.__name__, func_name, override)
+    if f is not None:
+        return _register(func_name, f, override)
+    name = func_name
+
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+        return _register(name, function, override)
+
+    return decorator
+
+
+register_global_func = register_func
+"""What TVM calls `register_func` since 0.21."""
+
+
+def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFunc]:
+    """The function registered under a name.
+
+    Raises:
+        ValueError: there is none, and `allow_missing` is not given; otherwise None is returned.
+    """
+    function = _functions.get(name)
+    if function is None and not allow_missing:
+        raise ValueError(f"Cannot find global function {name}")
+    return function
+
+
+def list_global_func_names() -> List[str]:
+    """The names of all global functions, sorted."""
+    return sorted(_functions)
+
+
+def remove_global_func(name: str) -> None:
+    """Forget a global function; whoever holds it can still call it.
+
+    Raises:
+        ValueError: no function has this name.
+    """
+    function = _functions.pop(name, None)
+    if function is None:
+        raise ValueError(f"Cannot find global function {name}")
+    function.is_global = False
+
+
+def _register(name: str, function: Callable[..., Any], override: bool) -> Callable[..., Any]:
+    if not callable(function):
+        raise TypeError(f"{function!r} cannot be called; expected the function to call {name!r}")
+    if name in _functions and not override:
+        raise ValueError(
+            f"Global function {name} is already registered; pass override=True to replace it"
+        )
+    packed = function if isinstance(function, PackedFunc) else PackedFunc(function, name)
+    packed.is_global = True
+    _functions[name] = packed
+    return function

@@ -1,0 +1,533 @@
+"""Tensors: memory of a device with a shape and an element type. No arithmetic, no strides.
+
+NumPy is imported when an array is made or taken, not before: a server has none.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
+
+from .. import dlpack
+from ..dlpack import DataType, DataTypeCode, OpaquePointer, TensorRecord, tensor_nbytes
+from ..errors import RPCError
+from .device.api import Device, Memory
+
+if TYPE_CHECKING:
+    import numpy
+
+    Array = numpy.ndarray[Any, numpy.dtype[Any]]
+
+__all__ = ["NDArray", "Tensor", "array", "empty", "from_dlpack", "numpyasarray", "tensor"]
+
+_CPU = Device(int(dlpack.DeviceType.CPU), 0)
+
+
+class Tensor:
+    """Some elements on a device, in C order without gaps.
+
+    Args:
+        memory: where they are; the tensor keeps it alive.
+        shape: the length of each axis.
+        dtype: of each element.
+        device: where the memory is.
+        byte_offset: of the first element in the memory.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_described",
+        "_nbytes",
+        "_record",
+        "byte_offset",
+        "data_type",
+        "device",
+        "memory",
+        "shape",
+    )
+
+    def __init__(
+        self,
+        memory: Memory,
+        shape: Tuple[int, ...],
+        dtype: DataType,
+        device: Device,
+        byte_offset: int = 0,
+    ) -> None:
+        self.memory = memory
+        self.shape = shape
+        self.data_type = dtype
+        self.device = device
+        self.byte_offset = byte_offset
+        self._nbytes: Optional[int] = None
+        self._record: Optional[TensorRecord] = None
+        self._described: Optional[Tuple[bytearray, int]] = None
+
+    @property
+    def dtype(self) -> str:
+        """The element type as TVM writes it."""
+        return str(self.data_type)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take."""
+        if self._nbytes is None:
+            self._nbytes = tensor_nbytes(self.shape, self.data_type)
+        return self._nbytes
+
+    @property
+    def record(self) -> TensorRecord:
+        """The tensor as another machine is told of it, with the device's plain numbers."""
+        if self._record is None:
+            device = dlpack.Device(self.device.device_type, self.device.device_id)
+            self._record = TensorRecord(
+                self.memory.data, device, self.shape, self.data_type, self.byte_offset
+            )
+        return self._record
+
+    @property
+    def dltensor(self) -> int:
+        """The address of a DLTensor for compiled code, valid as long as this tensor is.
+
+        Raises:
+            DeviceError: the memory is not in this process.
+        """
+        if self._described is None:
+            self._described = _describer()(self)
+        return self._described[1]
+
+    @property
+    def handle(self) -> OpaquePointer:
+        """`dltensor` as a value that can be passed to a function."""
+        return OpaquePointer(self.dltensor)
+
+    def numpy(self) -> Array:
+        """A copy of the elements as a NumPy array; waits for the device.
+
+        Lanes become a last axis; ``int4`` becomes ``int8``. ``bfloat16`` and the small floats are
+        types of the package ml_dtypes; without it, ``bfloat16`` comes as its bits in ``uint16``.
+
+        Raises:
+            TypeError: NumPy has no such element type.
+        """
+        dtype = self.data_type
+        layout = _layouts.get((dtype.code, dtype.bits, dtype.lanes)) or _layout_of(dtype)
+        if layout.is_packed:
+            return _unpacked(self, layout)
+        array = layout.empty(self.shape + layout.lanes, layout.dtype)
+        if array.nbytes:
+            flat: Any = array.reshape(-1).view("u1") if layout.is_foreign else array
+            self.device.api.copy_to_host(self, memoryview(flat).cast("B"))
+        return array
+
+    def asnumpy(self) -> Array:
+        """`numpy` in the spelling of old."""
+        import warnings
+
+        warnings.warn("asnumpy() is deprecated; use numpy()", DeprecationWarning, stacklevel=2)
+        return self.numpy()
+
+    def copyfrom(self, source_array: Any) -> Tensor:
+        """Fill this tensor from an array, something like one, or another tensor.
+
+        An array is converted to this tensor's element type, as TVM does it, without a check that
+        the values fit. A contiguous array of the right type is not copied on the way.
+
+        Raises:
+            ValueError: the shape differs; for a tensor: the element type or the number of bytes.
+            TypeError: this is nothing like an array, or NumPy has no such element type.
+        """
+        if isinstance(source_array, Tensor):
+            _copy(source_array, self)
+            return self
+        dtype = self.data_type
+        layout = _layouts.get((dtype.code, dtype.bits, dtype.lanes)) or _layout_of(dtype)
+        if not isinstance(source_array, layout.array_type):
+            source_array = _as_array(source_array, layout)
+        if source_array.shape != self.shape + layout.lanes:
+            raise ValueError(
+                "array shape do not match the shape of NDArray "
+                f"{source_array.shape} vs {self.shape + layout.lanes}"
+            )
+        if (
+            layout.is_foreign
+            or source_array.dtype != layout.dtype
+            or not source_array.flags.c_contiguous
+        ):
+            source_array = _converted(source_array, layout)
+        if source_array.nbytes:
+            self.device.api.copy_from_host(memoryview(source_array).cast("B"), self)
+        return self
+
+    def copyto(self, target: Union[Tensor, Device], mem_scope: Optional[str] = None) -> Tensor:
+        """Copy to another tensor, or to a new one on a device; returns the target tensor.
+
+        Raises:
+            ValueError: the target is neither, or a tensor of another type or number of bytes.
+        """
+        if isinstance(target, Device):
+            target = _allocated(self.shape, self.data_type, target, mem_scope)
+        elif not isinstance(target, Tensor):
+            raise ValueError(
+                f"Unsupported target type {type(target)}; expected a Tensor or a Device"
+            )
+        _copy(self, target)
+        return target
+
+    def same_as(self, other: object) -> bool:
+        """Whether the other is this very tensor."""
+        return other is self
+
+    def __setitem__(self, in_slice: slice, value: Any) -> None:
+        if in_slice != slice(None):
+            raise ValueError("Array only support set from numpy array: tensor[:] = array")
+        if value is not self:
+            self.copyfrom(value)
+
+    def _create_view(
+        self,
+        shape: Iterable[int],
+        dtype: Union[str, DataType, None] = None,
+        relative_byte_offset: int = 0,
+    ) -> Tensor:
+        """The same memory under another shape or type, or a part of it.
+
+        Raises:
+            ValueError: it would reach beyond this tensor.
+        """
+        lengths = _shape_of(shape)
+        data_type = self.data_type if dtype is None else _data_type_of(dtype)
+        nbytes = tensor_nbytes(lengths, data_type)
+        if min(lengths, default=0) < 0 or not 0 <= relative_byte_offset <= self.nbytes - nbytes:
+            raise ValueError(
+                f"a view of shape {lengths} and type {data_type} at byte {relative_byte_offset} "
+                f"takes {nbytes} bytes; the tensor being viewed has {self.nbytes} "
+                f"(shape {self.shape}, type {self.dtype})"
+            )
+        start = self.byte_offset + relative_byte_offset
+        return Tensor(self.memory, lengths, data_type, self.device, start)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For ``from_dlpack`` of other libraries: the memory itself, not a copy.
+
+        Raises:
+            DeviceError: the memory is not in this process.
+            TypeError: NumPy has no such element type.
+        """
+        import numpy
+
+        from .device.cpu import host_view
+
+        layout = _layout_of(self.data_type)
+        if layout.is_foreign:
+            raise TypeError(f"{self.dtype} cannot be shared; use numpy(), which copies")
+        shape = self.shape + layout.lanes
+        return numpy.ndarray(shape, layout.dtype, host_view(self)).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Tuple[int, int]:
+        return self.device.device_type, self.device.device_id
+
+    def to_dlpack(self) -> Any:
+        """The DLPack capsule of this tensor."""
+        return self.__dlpack__()
+
+    def __repr__(self) -> str:
+        return f"<tvm.nd.NDArray shape={self.shape}, {self.device!r}>\n{self._text(repr)}"
+
+    def __str__(self) -> str:
+        return self._text(str)
+
+    def _text(self, written: Callable[[Any], str]) -> str:
+        try:
+            return written(self.numpy())
+        except (ImportError, TypeError, RPCError) as error:  # a text must come, of whatever tensor
+            return f"({self.dtype}, contents not available: {error})"
+
+
+NDArray = Tensor
+
+
+def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] = None) -> Tensor:
+    """A new tensor with the elements of an array, something like one, or another tensor.
+
+    Args:
+        arr: what to copy; a contiguous array is sent as it lies in memory.
+        device: where to; None: the CPU of this process.
+        mem_scope: the device's name for a special kind of memory.
+
+    Raises:
+        ValueError: TVM has no such element type.
+    """
+    if isinstance(arr, Tensor):
+        data_type = arr.data_type
+    else:
+        import numpy
+
+        if not isinstance(arr, numpy.ndarray):
+            arr = numpy.asarray(arr)
+        data_type = _data_types.get(arr.dtype) or _data_type_of(arr.dtype)
+    return _allocated(arr.shape, data_type, device or _CPU, mem_scope).copyfrom(arr)
+
+
+array = tensor
+
+
+def empty(
+    shape: Union[int, Iterable[int]],
+    dtype: Any = "float32",
+    device: Optional[Device] = None,
+    mem_scope: Optional[str] = None,
+) -> Tensor:
+    """A new tensor with undefined contents.
+
+    Args:
+        shape: the length of each axis.
+        dtype: TVM's text for the element type, or a NumPy type.
+        device: where; None: the CPU of this process.
+        mem_scope: the device's name for a special kind of memory.
+
+    Raises:
+        ValueError: TVM has no such element type.
+        DeviceError: the device is not there, or has not so much memory.
+    """
+    return _allocated(_shape_of(shape), _data_type_of(dtype), device or _CPU, mem_scope)
+
+
+def numpyasarray(np_data: Array) -> Tensor:
+    """A CPU tensor over an array's own memory: what one writes, the other shows.
+
+    Raises:
+        ValueError: the array is not contiguous, or TVM has no such element type.
+    """
+    from .device.cpu import HostMemory
+
+    data_type = _data_type_of(np_data.dtype)
+    if not np_data.flags.c_contiguous or tensor_nbytes(np_data.shape, data_type) != np_data.nbytes:
+        raise ValueError("the array is not contiguous, or not packed; use tensor(), which copies")
+    flat: Any = np_data.reshape(-1).view("u1") if np_data.nbytes else b""
+    memory = HostMemory(np_data.ctypes.data, memoryview(flat))
+    return Tensor(memory, np_data.shape, data_type, _CPU)
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A CPU tensor over the memory of another library's tensor.
+
+    Raises:
+        ValueError: it is not contiguous.
+        BufferError, RuntimeError: NumPy cannot take it, for example because of its device.
+    """
+    import numpy
+
+    return numpyasarray(numpy.from_dlpack(ext_tensor))
+
+
+def _allocated(
+    shape: Tuple[int, ...], dtype: DataType, device: Device, mem_scope: Optional[str]
+) -> Tensor:
+    return Tensor(device.api.alloc(device, shape, dtype, mem_scope), shape, dtype, device)
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    if source.nbytes != target.nbytes:
+        raise ValueError(
+            "array shape do not match the shape of NDArray "
+            f"{source.shape} {source.dtype} vs {target.shape} {target.dtype}"
+        )
+    if source.data_type != target.data_type:
+        raise ValueError(
+            f"a tensor of {source.dtype} cannot be copied to one of {target.dtype}; "
+            "convert with target.copyfrom(source.numpy())"
+        )
+    if source is target or not source.nbytes:
+        return
+    source_api, target_api = source.device.api, target.device.api
+    if source_api is target_api:
+        source_api.copy(source, target)
+        return
+    from .device.cpu import API, host_view
+
+    if target_api is API:
+        source_api.copy_to_host(source, host_view(target))
+    elif source_api is API:
+        target_api.copy_from_host(host_view(source), target)
+    else:
+        staged = memoryview(bytearray(source.nbytes))
+        source_api.copy_to_host(source, staged)
+        target_api.copy_from_host(staged, target)
+
+
+@functools.lru_cache(maxsize=None)
+def _describer() -> Callable[[Tensor], Tuple[bytearray, int]]:
+    # Found once: a relative import costs 1 us, and each tensor of each call comes through here.
+    from .device.cpu import describe
+
+    return describe
+
+
+def _shape_of(shape: Union[int, Iterable[int]]) -> Tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(map(int, shape))
+
+
+_data_types: Dict[Any, DataType] = {}
+
+
+def _data_type_of(dtype: Any) -> DataType:
+    """The type that a text, a NumPy type or a `DataType` means; remembered, save the latter."""
+    if isinstance(dtype, DataType):
+        return dtype
+    known = _data_types.get(dtype)
+    if known is None:
+        if isinstance(dtype, str):
+            known = DataType(dtype)
+        else:
+            import numpy
+
+            known = DataType(numpy.dtype(dtype).name)
+        if len(_data_types) < 256:
+            _data_types[dtype] = known
+    return known
+
+
+class _Layout(NamedTuple):
+    """How NumPy holds elements of a type."""
+
+    dtype: numpy.dtype[Any]
+    lanes: Tuple[int, ...]
+    is_foreign: bool  # an array of it cannot be sent as it is: no buffer protocol, or to be packed
+    is_packed: bool  # two elements in each byte
+    is_bits: bool  # the dtype only stands in for one that NumPy lacks
+    array_type: type
+    empty: Callable[..., Array]
+
+
+_layouts: Dict[Tuple[int, int, int], _Layout] = {}
+
+
+def _layout_of(data_type: DataType) -> _Layout:
+    import numpy
+
+    key = (data_type.code, data_type.bits, data_type.lanes)
+    element = DataType.of(data_type.code, data_type.bits)
+    name, is_bits = str(element), False
+    is_packed = element.bits == 4
+    try:
+        if element.code in _NUMPY_CODES and (element.bits % 8 == 0 or _is_bool(data_type)):
+            dtype = numpy.dtype(name)
+        elif is_packed and element.code in (DataTypeCode.INT, DataTypeCode.UINT):
+            dtype = numpy.dtype("int8" if element.code == DataTypeCode.INT else "uint8")
+        elif element.bits == 16 and element.code == DataTypeCode.BFLOAT and not _ml_dtypes():
+            dtype, is_bits = numpy.dtype("uint16"), True
+        elif element.bits in (4, 8, 16) and _ml_dtypes():
+            dtype = numpy.dtype(getattr(_ml_dtypes(), name))
+        else:
+            raise AttributeError(name)
+    except (AttributeError, TypeError):
+        raise TypeError(
+            f"there is no NumPy type for {name}; install ml_dtypes if it has one, "
+            "or look at the bytes through a view: tensor._create_view((nbytes,), 'uint8').numpy()"
+        ) from None
+    layout = _Layout(
+        dtype,
+        () if data_type.lanes == 1 else (data_type.lanes,),
+        is_packed or is_bits or element.code not in _NUMPY_CODES,
+        is_packed,
+        is_bits,
+        numpy.ndarray,
+        numpy.empty,
+    )
+    if len(_layouts) < 256:  # a peer chooses these numbers: it may not fill our memory
+        _layouts[key] = layout
+    return layout
+
+
+def _is_bool(data_type: DataType) -> bool:
+    """Whether this is the bool of TVM up to 0.22, which takes a byte for its bit."""
+    return (data_type.code, data_type.bits, data_type.lanes) == (DataTypeCode.UINT, 1, 1)
+
+
+_NUMPY_CODES = (
+    DataTypeCode.INT,
+    DataTypeCode.UINT,
+    DataTypeCode.FLOAT,
+    DataTypeCode.COMPLEX,
+    DataTypeCode.BOOL,
+)
+
+
+@functools.lru_cache(maxsize=None)
+def _ml_dtypes() -> Any:
+    try:
+        return importlib.import_module("ml_dtypes")
+    except ImportError:
+        return None
+
+
+def _as_array(source: Any, layout: _Layout) -> Array:
+    import numpy
+
+    if isinstance(source, numpy.generic) or layout.is_bits:
+        return numpy.asarray(source)
+    try:
+        return numpy.array(source, dtype=layout.dtype)
+    except Exception as error:  # whatever the elements raise when they are asked for a number
+        raise TypeError(
+            f"array must be an array_like data, type {type(source)} is not supported: {error}"
+        ) from error
+
+
+def _converted(source: Array, layout: _Layout) -> Array:
+    """A contiguous array that NumPy lends as bytes; flat, if the type is not NumPy's own."""
+    import numpy
+
+    if layout.is_bits and source.dtype != layout.dtype:
+        raise TypeError(
+            f"{source.dtype} cannot be converted to bfloat16 without the package ml_dtypes; "
+            "install it, or give the bits as uint16"
+        )
+    if layout.dtype.name != "bfloat16" or source.dtype != "uint16":  # uint16: bits, as in TVM
+        source = numpy.asarray(source, dtype=layout.dtype, order="C")
+    if not layout.is_foreign:
+        return source
+    flat = numpy.ascontiguousarray(source).reshape(-1).view("u1")
+    return _packed(flat) if layout.is_packed else flat
+
+
+def _packed(elements: Array) -> Array:
+    """Two elements of four bits to a byte, the first in the upper half, as TVM does it."""
+    import numpy
+
+    halves = numpy.zeros(elements.size + elements.size % 2, numpy.uint8)
+    halves[: elements.size] = elements & 0x0F
+    packed: Array = (halves[0::2] << 4) | halves[1::2]
+    return packed
+
+
+def _unpacked(source: Tensor, layout: _Layout) -> Array:
+    import numpy
+
+    packed: Any = numpy.empty(source.nbytes, numpy.uint8)
+    if packed.nbytes:
+        source.device.api.copy_to_host(source, memoryview(packed))
+    halves = numpy.empty(packed.size * 2, "u1")
+    halves[0::2] = packed >> 4
+    halves[1::2] = packed & 0x0F
+    if layout.dtype == numpy.int8:
+        halves = (halves ^ 8) - numpy.uint8(8)  # extends the sign; wraps, as bytes do
+    shape = source.shape + layout.lanes
+    count = tensor_nbytes(shape, _BYTE)
+    elements: Array = halves[:count].copy().view(layout.dtype).reshape(shape)
+    return elements
+
+
+_BYTE = DataType("uint8")

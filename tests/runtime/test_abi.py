@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import ctypes
+import gc
+import threading
+import weakref
+
+import pytest
+
+from pytest_tvmrpc.runtime import abi
+
+IS_64_BIT = ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+@pytest.mark.skipif(not IS_64_BIT, reason="the numbers are those of 64-bit machines")
+def test_layouts() -> None:
+    """Sizes and offsets are those that a C compiler gave for TVM's own headers."""
+    assert abi.HEADER_SIZE == 24
+    assert ctypes.sizeof(abi.TVMFFIByteArray) == 16
+    assert ctypes.sizeof(abi.TVMFFIFunctionCell) == 16
+    assert ctypes.sizeof(abi.DLTensor) == 48
+    header = {"combined_ref_count": 0, "type_index": 8, "padding": 12, "deleter": 16}
+    assert {name: getattr(abi.TVMFFIObject, name).offset for name in header} == header
+    tensor = {
+        "data": 0,
+        "device_type": 8,
+        "device_id": 12,
+        "ndim": 16,
+        "code": 20,
+        "bits": 21,
+        "lanes": 22,
+        "shape": 24,
+        "strides": 32,
+        "byte_offset": 40,
+    }
+    assert {name: getattr(abi.DLTensor, name).offset for name in tensor} == tensor
+
+
+def test_type_indices() -> None:
+    """The numbers are TVM's, not ours to choose."""
+    assert abi.TypeIndex.DL_TENSOR_PTR == 7
+    assert (abi.TypeIndex.SMALL_STR, abi.TypeIndex.STR) == (11, 65)
+    assert (abi.TypeIndex.FUNCTION, abi.TypeIndex.TENSOR, abi.TypeIndex.MODULE) == (68, 70, 73)
+
+
+class Value:
+    """Something that can be seen to be gone."""
+
+
+def test_cells_count_references() -> None:
+    """A cell keeps its value until its last reference is given back."""
+    value = Value()
+    gone = weakref.ref(value)
+    address = abi.new_cell(abi.TypeIndex.OBJECT, value, b"payload")
+    del value
+    assert ctypes.string_at(address + abi.HEADER_SIZE, 7) == b"payload"
+    abi.retain(address)
+    abi.release(address)
+    gc.collect()
+    assert abi.value_of_cell(address) is gone()
+    assert gone() is not None
+    abi.release(address)
+    gc.collect()
+    assert gone() is None
+    assert abi.value_of_cell(address) is None
+
+
+def test_cells_with_weak_references() -> None:
+    """The value goes with the last strong reference, the memory with the last weak one."""
+    value = Value()
+    gone = weakref.ref(value)
+    address = abi.new_cell(abi.TypeIndex.OBJECT, value)
+    header = abi.TVMFFIObject.from_address(address)
+    header.combined_ref_count += 1 << 32
+    del value
+    abi.release(address)
+    gc.collect()
+    assert gone() is None
+    assert address in abi._cells
+    assert header.combined_ref_count == 1 << 32
+    abi._delete(address, 2)
+    assert address not in abi._cells
+
+
+def test_unknown_addresses() -> None:
+    """What is none of our objects stands for nothing."""
+    assert abi.value_of_cell(None) is None
+    assert abi.value_of_cell(0x1234) is None
+
+
+def test_recorded_errors_belong_to_a_thread() -> None:
+    """An error is taken by the thread that recorded it, once; the last one counts."""
+    abi.record_error(ValueError("first"))
+    abi.record_error(ValueError("second"))
+    elsewhere = []
+    thread = threading.Thread(target=lambda: elsewhere.append(abi.take_error()))
+    thread.start()
+    thread.join()
+    assert elsewhere == [None]
+    assert str(abi.take_error()) == "second"
+    assert abi.take_error() is None
+    assert not abi.raised
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("KeyError", KeyError), ("Nonsense", RuntimeError), ("", RuntimeError)]
+)
+def test_errors_by_kind(kind: str, expected: type) -> None:
+    """A builtin exception's name makes that exception; any other is told in the message."""
+    error = abi.error_of_kind(kind, "message")
+    assert type(error) is expected
+    assert error.args == ("message" if expected is KeyError else f"{kind}: message",)

@@ -1,0 +1,230 @@
+"""Tests of devices: their names, who drives them, and the CPU's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_tvmrpc
+from pytest_tvmrpc import dlpack, runtime
+from pytest_tvmrpc.dlpack import ALIGNMENT, DataType, DeviceType
+from pytest_tvmrpc.errors import DeviceError
+from pytest_tvmrpc.runtime.device.api import DeviceAttribute, find_api
+from pytest_tvmrpc.runtime.device.cpu import API, MAPPED_NBYTES, allocate
+
+BYTE = DataType("uint8")
+
+
+@pytest.mark.parametrize(("name", "number"), dlpack.DEVICE_TYPES.items())
+def test_device_by_every_name(name, number):
+    """Each of TVM's names, also with a number of its own."""
+    assert runtime.device(name) == runtime.Device(number, 0)
+    assert runtime.device(name, 2) == runtime.device(f"{name}:2") == (number, 2)
+    assert runtime.device(number, 1) == (number, 1)
+
+
+def test_device_takes_a_target():
+    """The first word of a target names the device."""
+    assert runtime.device("llvm -mcpu=native") == runtime.cpu(0)
+
+
+@pytest.mark.parametrize("name", ["", " ", "gpux", "cpu:", "cpu:x", "cpu:-1"])
+def test_unknown_device_names_the_known_ones(name):
+    """The message lists what would have been right."""
+    with pytest.raises(ValueError, match=r"Unknown device .*cpu, cuda"):
+        runtime.device(name)
+
+
+def test_device_numbers_count_from_zero():
+    """Neither number may be negative."""
+    for arguments in (("cpu", -1), (-1, 0), (0, 0)):
+        with pytest.raises(ValueError, match="counted from 0"):
+            runtime.device(*arguments)
+
+
+def test_functions_for_each_kind():
+    """As TVM names them; gpu() warns."""
+    kinds = {
+        "cpu": 1,
+        "cuda": 2,
+        "opencl": 4,
+        "cl": 4,
+        "vulkan": 7,
+        "metal": 8,
+        "mtl": 8,
+        "vpi": 9,
+        "rocm": 10,
+        "ext_dev": 12,
+        "webgpu": 15,
+        "hexagon": 16,
+    }
+    for name, number in kinds.items():
+        assert getattr(runtime, name)() == (number, 0)
+        assert getattr(runtime.nd, name)(3) == (number, 3)
+    with pytest.warns(DeprecationWarning, match="use cuda"):
+        assert runtime.gpu(1) == runtime.cuda(1)
+
+
+def test_device_is_a_value():
+    """Equal by its numbers, hashable, pickled, with both of TVM's spellings."""
+    device = runtime.cuda(1)
+    assert device == dlpack.Device(2, 1)
+    assert {device: 1}[runtime.cuda(1)] == 1
+    assert pickle.loads(pickle.dumps(device)) == device
+    assert (device.device_type, device.device_id) == (2, 1)
+    assert (device.dlpack_device_type(), device.index) == (2, 1)
+
+
+def test_text():
+    """The name of the kind and the number; a kind without a name has its number."""
+    assert [repr(runtime.cpu(0)), str(runtime.ext_dev(2))] == ["cpu(0)", "ext_dev(2)"]
+    assert repr(runtime.Device(99, 1)) == "99(1)"
+
+
+def test_cpu_exists_and_says_little():
+    """Its memory is known; all else is None, as with TVM."""
+    device = runtime.cpu(0)
+    assert device.exist is True
+    if sys.platform != "win32":
+        assert device.total_global_memory > 1 << 20
+    for name in (
+        "max_threads_per_block",
+        "warp_size",
+        "max_shared_memory_per_block",
+        "compute_version",
+        "device_name",
+        "max_clock_rate",
+        "multi_processor_count",
+        "max_thread_dimensions",
+        "api_version",
+        "driver_version",
+        "l2_cache_size_bytes",
+        "available_global_memory",
+    ):
+        assert getattr(device, name) is None
+    assert device.texture_spatial_limit() is None
+    assert API.get_attr(device, 1234) is None
+
+
+def test_answers_of_a_device_are_typed():
+    """Numbers, texts, and a list that travels as JSON."""
+
+    class Talker(type(API)):
+        def get_attr(self, device, attribute):
+            answers = {
+                DeviceAttribute.WARP_SIZE: 32,
+                DeviceAttribute.COMPUTE_VERSION: "8.6",
+                DeviceAttribute.MAX_THREAD_DIMENSIONS: "[1024, 1024, 64]",
+            }
+            return answers.get(attribute, 0)
+
+    class TalkingDevice(runtime.Device):
+        api = Talker()
+
+    device = TalkingDevice(2, 0)
+    assert not device.exist
+    assert (device.warp_size, device.compute_version) == (32, "8.6")
+    assert device.max_thread_dimensions == [1024, 1024, 64]
+
+
+def test_streams_of_the_cpu_mean_nothing():
+    """They can be made, used and freed all the same."""
+    device = runtime.cpu(0)
+    stream = device.create_raw_stream()
+    device.set_raw_stream(stream)
+    device.sync(stream)
+    device.sync()
+    device.free_raw_stream(stream)
+    assert stream == 0
+
+
+@pytest.mark.parametrize("device_type", [DeviceType.MAIA, 99, 129, 0, -1])
+def test_kind_that_is_not_here(device_type):
+    """It does not exist, which is no error; using it is one that names the kinds that are here."""
+    device = runtime.Device(device_type, 0)
+    assert device.exist is False
+    with pytest.raises(DeviceError, match=r"Device API \w+|-1 is not enabled.*cpu"):
+        runtime.empty((2,), "float32", device)
+
+
+def test_api_of_a_kind_is_found_once():
+    """The same object drives every device of a kind."""
+    assert runtime.cpu(0).api is runtime.cpu(1).api is find_api(1) is API
+
+
+@pytest.mark.parametrize(
+    "nbytes", [0, 1, 63, 64, 65, 4096, MAPPED_NBYTES - 1, MAPPED_NBYTES, MAPPED_NBYTES + 1]
+)
+def test_memory_is_aligned_zeroed_and_writable(nbytes):
+    """To the last byte, whichever way it is taken from the system."""
+    memory = allocate(nbytes)
+    assert memory.data % ALIGNMENT == 0
+    assert memory.nbytes == len(memory.view) == nbytes
+    assert (memory.view.format, memory.view.contiguous) == ("B", True)
+    if nbytes:
+        assert (memory.view[0], memory.view[-1]) == (0, 0)
+        memory.view[-1] = 7
+        assert _byte_at(memory.data + nbytes - 1) == 7
+
+
+def _byte_at(address: int) -> int:
+    return ctypes.string_at(address, 1)[0]
+
+
+def test_memory_lives_as_long_as_a_part_of_it_is_seen():
+    """A slice of the view keeps all of it."""
+    for nbytes in (100, MAPPED_NBYTES):
+        memory = allocate(nbytes)
+        part = memory.view[10:20]
+        del memory
+        gc.collect()
+        part[0] = 1
+        assert part.tolist() == [1] + [0] * 9
+
+
+@pytest.mark.parametrize("shape", [(2**50,), (2**40, 2**40), (2**62, 2**62, 2**62)])
+def test_absurd_size_is_an_error(shape):
+    """Not a crash, and not a MemoryError from somewhere; the next allocation works."""
+    with pytest.raises(DeviceError, match="cannot allocate"):
+        runtime.empty(shape)
+    assert runtime.empty((2,)).nbytes == 8
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-2, -3), (0, -1)])
+def test_negative_length_is_an_error(shape):
+    """Also where the product would be none."""
+    with pytest.raises(DeviceError, match="lengths are 0 or more"):
+        runtime.empty(shape)
+
+
+def test_memory_scopes():
+    """The CPU has one kind of memory; the refusal has TVM's words."""
+    device = runtime.cpu(0)
+    for scope in (None, "", "global"):
+        assert API.alloc(device, (3,), BYTE, scope).nbytes == 3
+    words = "Device does not support allocate data space with specified memory scope: texture"
+    with pytest.raises(DeviceError, match=words):
+        runtime.empty((3,), "uint8", device, "texture")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_memory_is_not_shared_with_a_forked_child():
+    """A session that is forked from this process cannot write into its tensors."""
+    script = (
+        "import os\n"
+        "from pytest_tvmrpc.runtime.device.cpu import MAPPED_NBYTES, allocate\n"
+        "memory = allocate(MAPPED_NBYTES)\n"
+        "child = os.fork()\n"
+        "if not child: memory.view[0] = 9; os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0 and memory.view[0] == 0\n"
+    )
+    folder = str(Path(pytest_tvmrpc.__file__).parents[1])
+    path = f"import sys; sys.path.insert(0, {folder!r})\n"
+    subprocess.run([sys.executable, "-c", path + script], check=True, timeout=60)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import pytest
+
+from pytest_tvmrpc.errors import CompilerError, LibraryError
+from pytest_tvmrpc.runtime import elf, library, load_module
+from pytest_tvmrpc.runtime.library import LibraryModule
+from pytest_tvmrpc.runtime.toolchain import compile_library
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the messages are those of Linux")
+
+FUNCTION = "int __tvm_ffi_{0}(void *s, const void *a, int n, int *out)"
+RETURNS = FUNCTION + "{{ out[0] = 1; out[1] = 0; out[2] = {1}; out[3] = 0; return 0; }}\n"
+
+Build = Callable[..., str]
+
+
+@pytest.fixture(name="build")
+def _build(tmp_path: Path) -> Build:
+    """``build("name", text)`` makes a library and returns its path."""
+
+    def build(
+        name: str, text: str, options: Sequence[str] = (), output: Optional[Path] = None
+    ) -> str:
+        source = tmp_path / f"{name}.c"
+        source.write_text(text)
+        try:
+            return compile_library(source, output or tmp_path / f"{name}.so", options=options)
+        except CompilerError as error:
+            pytest.skip(str(error))
+
+    return build
+
+
+def test_functions(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported functions are found by the name behind the prefix; a path may be relative."""
+    path = build("two", RETURNS.format("one", 1) + RETURNS.format("main", 2))
+    monkeypatch.chdir(os.path.dirname(path))
+    for given in (path, Path(path), "two.so", "./two.so"):
+        module = load_module(given)
+        assert isinstance(module, LibraryModule)
+        assert module.path == path
+        assert module.function_names() == ["main", "one"]
+        assert module["one"]() == 1
+        assert module() == 2
+        assert module.kind == "library"
+
+
+@pytest.mark.parametrize(
+    "name", ["none", "", "_reserved", "_library_ctx", "__tvm_ffi_one", "a\0b", "\udc80", "cos"]
+)
+def test_missing_functions(build: Build, name: str) -> None:
+    """A name that is not there, or is reserved, is an AttributeError that lists functions."""
+    text = RETURNS.format("one", 1) + RETURNS.format("_reserved", 2)
+    module = load_module(build("one", text + "void *__tvm_ffi__library_ctx;\n"))
+    with pytest.raises(AttributeError, match="has no function") as caught:
+        module[name]
+    assert str(caught.value).endswith("; it has 'one'")
+    assert not module.implements_function(name)
+
+
+def test_functions_of_the_old_convention(build: Build) -> None:
+    """A function without the prefix is told how to be found."""
+    module = load_module(build("old", "int addone(void) { return 0; }"))
+    with pytest.raises(AttributeError, match=r"exports 'addone' itself, expected '__tvm_ffi_addo"):
+        module["addone"]
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    """A missing file or a folder is named."""
+    for path in (tmp_path / "none.so", tmp_path):
+        with pytest.raises(LibraryError, match="cannot be read") as caught:
+            LibraryModule(path)
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("machine", "name"), [(183, "AArch64"), (62, "x86-64"), (243, "RISC-V")])
+def test_another_architecture(tmp_path: Path, machine: int, name: str) -> None:
+    """Both architectures are named, that of the file and that of this machine."""
+    here = elf.machine()
+    assert here is not None
+    if here.machine == machine:
+        pytest.skip("that is this machine")
+    path = tmp_path / "other.so"
+    path.write_bytes(elf.stub_library(["f"], elf.Architecture(machine, 64), "other.so"))
+    with pytest.raises(LibraryError, match=f"is for {name} ") as caught:
+        LibraryModule(path)
+    assert str(here) in str(caught.value)
+
+
+def test_another_word_size(tmp_path: Path) -> None:
+    """A 32-bit library is told from a 64-bit one, by its header alone."""
+    path = tmp_path / "other.so"
+    path.write_bytes(elf.stub_library(["f"], elf.Architecture(40, 32), "other.so"))
+    with pytest.raises(LibraryError, match=r"is for ARM \(32-bit\)"):
+        LibraryModule(path)
+
+
+@pytest.mark.skipif(sys.maxsize < 1 << 32, reason="reads a 64-bit library's header")
+def test_damaged_files(build: Build, tmp_path: Path) -> None:
+    """A library that was cut short anywhere that matters is refused; the process lives."""
+    image = Path(build("whole", RETURNS.format("one", 1))).read_bytes()
+    loaded = _end_of_segments(image)
+    for index, length in enumerate([*range(0, loaded, 509), loaded - 1]):
+        path = tmp_path / f"cut-{index}.so"
+        path.write_bytes(image[:length])
+        with pytest.raises(LibraryError, match=r"is damaged|is no shared library"):
+            LibraryModule(path)
+
+
+def _end_of_segments(image: bytes) -> int:
+    """How much of a 64-bit file is mapped."""
+    (table,) = struct.unpack_from("<Q", image, 32)
+    size, count = struct.unpack_from("<HH", image, 54)
+    ends = []
+    for index in range(count):
+        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", image, table + index * size)
+        ends.append(offset + length if kind == 1 else 0)
+    return max(ends)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.so", b"GROUP ( libc.so.6 )", "is no shared library"),
+        ("empty.so", b"", "is empty"),
+        ("object.so", b"", "an object file, not linked yet"),
+    ],
+)
+def test_other_files(build: Build, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """Files that are no libraries are told as what they are."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    if name == "object.so":
+        image = bytearray(Path(build("one", RETURNS.format("one", 1))).read_bytes())
+        struct.pack_into("<H", image, 16, 1)
+        path.write_bytes(image)
+    with pytest.raises(LibraryError, match=message):
+        LibraryModule(path)
+
+
+def test_missing_symbol(build: Build) -> None:
+    """An undefined symbol is named, at once and not when it is called."""
+    path = build("wants", f"int nowhere(void); {FUNCTION.format('f')} {{ return nowhere(); }}")
+    with pytest.raises(LibraryError, match=r"undefined symbol: nowhere; .*link the library that"):
+        LibraryModule(path)
+
+
+def test_missing_library(build: Build, tmp_path: Path) -> None:
+    """A library that needs another one, which is not here, says which."""
+    other = build("other", "int elsewhere(void) { return 1; }", ["-Wl,-soname,libother.so.3"])
+    text = f"int elsewhere(void); {FUNCTION.format('f')} {{ return elsewhere(); }}"
+    path = build("needs", text, [other])
+    with pytest.raises(LibraryError, match=r"libother\.so\.3") as caught:
+        LibraryModule(path)
+    assert "install that library on this machine" in str(caught.value)
+
+
+def test_replaced_files(build: Build, tmp_path: Path) -> None:
+    """A path whose file was replaced gives the new code; modules of the old one keep theirs."""
+    output = tmp_path / "same.so"
+    modules = []
+    for value in (1, 2, 3):
+        build("same", RETURNS.format("value", value), output=output)
+        modules.append(LibraryModule(output))
+    assert [module["value"]() for module in modules] == [1, 2, 3]
+    assert LibraryModule(output)["value"]() == 3
+    assert sorted(os.listdir(tmp_path)) == ["same.c", "same.so"]
+
+
+def test_a_file_that_is_opened_twice(build: Build, tmp_path: Path) -> None:
+    """One file is one library, by whatever name, with one set of variables."""
+    text = "static int calls = 0;" + FUNCTION.format("next")
+    text += "{ out[0] = 1; out[1] = 0; out[2] = ++calls; out[3] = 0; return 0; }"
+    path = build("counter", text)
+    link = tmp_path / "link.so"
+    os.link(path, link)
+    assert LibraryModule(path)["next"]() == 1
+    assert LibraryModule(path)["next"]() == 2
+    assert LibraryModule(link)["next"]() == 3
+    copy = tmp_path / "copy.so"
+    shutil.copy(path, copy)
+    assert LibraryModule(copy)["next"]() == 1
+
+
+def test_a_read_only_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replaced library is loaded when nothing can be written next to it."""
+    path = build("first", RETURNS.format("value", 1))
+    assert LibraryModule(path)["value"]() == 1
+    build("first", RETURNS.format("value", 2))
+    opened = []
+    original = os.open
+
+    def refuse(place: Any, *args: Any, **options: Any) -> int:
+        opened.append(str(place))
+        if str(place).startswith(str(tmp_path)):
+            raise PermissionError(13, "Permission denied")
+        return original(place, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert LibraryModule(path)["value"]() == 2
+    assert len(opened) == 2
+
+
+def blob(*kinds: str, cut: int = 0) -> str:
+    """A C definition of a table of imported modules, as export_library writes it."""
+    starts = [0, *range(len(kinds))]
+    content = struct.pack(f"<Q{len(starts)}Q", len(starts), *starts)
+    children = list(range(1, len(kinds)))
+    content += struct.pack(f"<Q{len(children)}Q", len(children), *children)
+    for kind in kinds:
+        content += struct.pack("<Q", len(kind)) + kind.encode()
+        content += struct.pack("<Q", 3) + b"xyz" if kind != "_lib" else b""
+    content = content[: len(content) - cut]
+    table = ", ".join(map(str, struct.pack("<Q", len(content)) + content))
+    return f"const unsigned char __tvm_ffi__library_bin[] = {{ {table} }};\n"
+
+
+def test_imports_of_the_library_itself(build: Build) -> None:
+    """A table that names only the library itself is what a plain library has."""
+    module = load_module(build("alone", RETURNS.format("one", 1) + blob("_lib")))
+    assert module["one"]() == 1
+    assert module.function_names() == ["one"]
+
+
+def test_imports_that_cannot_be_run(build: Build) -> None:
+    """A module that is no machine code is refused by its kind."""
+    path = build("relax", RETURNS.format("one", 1) + blob("relax.VMExecutable", "_lib"))
+    with pytest.raises(LibraryError, match=r"modules of kind relax\.VMExecutable, which cannot"):
+        LibraryModule(path)
+    path = build("cuda", RETURNS.format("one", 1) + blob("_lib", "cuda"))
+    with pytest.raises(LibraryError, match="kind cuda"):
+        LibraryModule(path)
+
+
+def test_damaged_imports(build: Build) -> None:
+    """A table that does not hold what it says is damaged."""
+    for index, cut in enumerate((1, 4, 12, 20, 40)):
+        path = build(f"cut{index}", RETURNS.format("one", 1) + blob("_lib", cut=cut))
+        with pytest.raises(LibraryError, match="table of imported modules is damaged"):
+            LibraryModule(path)
+    text = "const unsigned long long __tvm_ffi__library_bin[] = { 1ull << 40 };"
+    with pytest.raises(LibraryError, match="damaged"):
+        LibraryModule(build("huge", text))
+    for content in (b"", b"\xff" * 8, struct.pack("<QQ", 1 << 60, 0)):
+        with pytest.raises(struct.error):
+            library.import_kinds(content)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
+
+import pytest
+
+from pytest_tvmrpc import runtime
+from pytest_tvmrpc.errors import LibraryError
+from pytest_tvmrpc.runtime import registry
+from pytest_tvmrpc.runtime.function import PackedFunc
+from pytest_tvmrpc.runtime.module import Module, load_module
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = runtime.cpu(0)
+
+
+class Functions(Module):
+    """A module of Python functions."""
+
+    kind = "functions"
+
+    def __init__(self, **functions: Any) -> None:
+        super().__init__()
+        self.functions: Dict[str, PackedFunc] = {
+            name: PackedFunc(function) for name, function in functions.items()
+        }
+
+    def find_function(self, name: str) -> Optional[PackedFunc]:
+        return self.functions.get(name)
+
+    def function_names(self) -> List[str]:
+        return sorted(self.functions)
+
+
+@pytest.fixture(name="register")
+def _register() -> Iterator[Any]:
+    names: List[str] = []
+
+    def register(name: str, function: Any) -> None:
+        registry.register_func(name, function)
+        names.append(name)
+
+    yield register
+    for name in names:
+        registry.remove_global_func(name)
+
+
+def test_functions_by_name() -> None:
+    """A function is found by name in three ways of writing it."""
+    module = Functions(one=lambda: 1, main=lambda value: value + 1)
+    assert module["one"]() == module.get_function("one")() == 1
+    assert module(41) == module.entry_func(41) == 42
+    assert module.implements_function("one")
+    assert not module.implements_function("two")
+    assert module.kind == module.type_key == "functions"
+    assert repr(module).startswith("Module(functions, ")
+
+
+def test_missing_functions() -> None:
+    """TVM's words for a function that is not there, and a few that are."""
+    with pytest.raises(AttributeError, match=r"^Module has no function 'none'$"):
+        Module()["none"]
+    with pytest.raises(AttributeError, match=r"'none'; it has 'a', 'b'$"):
+        Functions(a=len, b=len)["none"]
+    with pytest.raises(AttributeError, match=r"it has 'a', 'b', 'c', 'd', 'e' and 2 more$"):
+        Functions(**dict.fromkeys("abcdefg", len))["none"]
+    with pytest.raises(AttributeError, match="'main'"):
+        Module()()
+    with pytest.raises(ValueError, match="Can only take string as function name"):
+        Module()[0]  # type: ignore[index]
+
+
+def test_imports() -> None:
+    """Functions of imported modules are found when asked for, nearest first."""
+    far = Functions(deep=lambda: "far", both=lambda: "far")
+    near = Functions(both=lambda: "near")
+    module = Functions(own=lambda: "own")
+    module.import_module(near)
+    near.import_module(far)
+    assert module.imported_modules == [near]
+    assert not module.implements_function("both")
+    assert module.implements_function("both", query_imports=True)
+    assert module.get_function("both", query_imports=True)() == "near"
+    assert module.get_function("deep", True)() == "far"
+    with pytest.raises(AttributeError):
+        module["both"]
+
+
+def test_imports_in_a_circle() -> None:
+    """They are refused."""
+    one, two, three = Functions(), Functions(), Functions()
+    one.import_module(two)
+    two.import_module(three)
+    for module, imported in ((three, one), (two, one), (one, one)):
+        with pytest.raises(ValueError, match="imports it already"):
+            module.import_module(imported)
+
+
+def test_time_evaluator(register: Any) -> None:
+    """A function is called once to warm up, then number times repeat; the preproc before each."""
+    calls: List[Any] = []
+    register("test.module.before", lambda *args: calls.append("before"))
+    module = Functions(work=lambda *args: calls.append(args))
+    evaluate = module.time_evaluator(
+        "work", CPU, number=3, repeat=2, f_preproc="test.module.before"
+    )
+    result = evaluate(1, 2)
+    assert len(result.results) == 2
+    assert min(result.results) > 0
+    assert calls == [(1, 2), "before", *[(1, 2)] * 3, "before", *[(1, 2)] * 3]
+
+
+def test_time_evaluator_of_what_is_not_there() -> None:
+    """A missing function or preproc is told at once, a wrong option when it is called."""
+    with pytest.raises(AttributeError, match="has no function 'none'"):
+        Module().time_evaluator("none", CPU)
+    module = Functions(work=lambda: None)
+    with pytest.raises(ValueError, match="Cannot find global function none"):
+        module.time_evaluator("work", CPU, f_preproc="none")
+    with pytest.raises(ValueError, match="number"):
+        module.time_evaluator("work", CPU, number=0)()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("kernel.o", r"no loader for \.o files; expected \.so"),
+        ("kernel", "no loader for files without a suffix"),
+        ("kernel.tar.gz", r"no loader for \.gz files"),
+    ],
+)
+def test_files_that_nothing_loads(tmp_path: Path, name: str, message: str) -> None:
+    """A file of another format is refused with the formats that are loaded."""
+    with pytest.raises(LibraryError, match=message):
+        load_module(tmp_path / name)
+
+
+def test_formats(tmp_path: Path) -> None:
+    """A suffix with versions behind it counts, and so does fmt."""
+    for name, fmt in (("lib.so.1.2", ""), ("lib.dll", ""), ("lib", "so"), ("lib.txt", "dylib")):
+        with pytest.raises(LibraryError, match="cannot be read"):
+            load_module(tmp_path / name, fmt)
+
+
+def test_loaders_of_others(tmp_path: Path, register: Any) -> None:
+    """A global function named for a format loads it."""
+    module = Module()
+    paths: List[str] = []
+
+    def load(path: str) -> Module:
+        paths.append(path)
+        return module
+
+    register("ffi.Module.load_from_file.test_format", load)
+    assert load_module(tmp_path / "x.test_format") is module
+    assert paths == [str(tmp_path / "x.test_format")]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pytest_tvmrpc
+from pytest_tvmrpc.errors import CompilerError
+from pytest_tvmrpc.runtime.toolchain import compile_library
+
+HERE = Path(__file__).parent
+PACKAGES = str(Path(pytest_tvmrpc.__file__).parent.parent)
+
+LINKED = """
+void TVMFFIErrorSetRaisedFromCStrParts(const char *, const char **, int);
+int __tvm_ffi_fail(void *self, const void *args, int n, void *out) {
+  const char *parts[] = {"a ", "b"};
+  TVMFFIErrorSetRaisedFromCStrParts("TypeError", parts, 2);
+  return -1;
+}
+"""
+LOOKS_UP = """
+int TVMFFIEnvModLookupFromImports(void *, const char *, void **);
+int __tvm_ffi_f(void *self, const void *args, int n, void *out) {
+  return TVMFFIEnvModLookupFromImports(0, "f", &out);
+}
+"""
+
+
+def library(folder: Path, name: str, text: str) -> str:
+    """A library made of a C text."""
+    source = folder / f"{name}.c"
+    source.write_text(text)
+    try:
+        return compile_library(source, folder / f"{name}.so")
+    except CompilerError as error:
+        pytest.skip(str(error))
+
+
+def run(program: str, *arguments: str) -> str:
+    """What a program prints in a bare Python of its own; it must end well and complain of nothing.
+
+    Symbols are a property of the process: what one test loads, all later ones find.
+    """
+    text = f"import sys; sys.path.insert(0, {PACKAGES!r})\n" + program
+    command = [sys.executable, "-S", "-E", "-W", "error", "-c", text, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_symbols_of_tvm_without_tvm(tmp_path: Path) -> None:
+    """A library that wants TVM's symbols loads and runs in a bare process; no file is left."""
+    path = library(tmp_path, "linked", LINKED)
+    before = set(tmp_path.iterdir())
+    program = """
+import ctypes, os
+from pytest_tvmrpc.runtime import load_module
+symbol = "TVMFFIErrorSetRaisedFromCStrParts"
+print(hasattr(ctypes.CDLL(None), symbol))
+for _ in range(2):
+    try:
+        load_module(sys.argv[1])["fail"]()
+    except TypeError as error:
+        print(error)
+print(hasattr(ctypes.CDLL(None), symbol), hasattr(ctypes.CDLL(None), "TVMFFIFunctionCall"))
+with open("/proc/self/maps") as maps:
+    print(len({line.split()[5] for line in maps if "tvmrpc-stubs" in line}))
+"""
+    assert run(program, path).splitlines() == ["False", "a b", "a b", "True False", "1"]
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_nothing_is_loaded_for_plain_libraries(tmp_path: Path) -> None:
+    """A library that wants no symbol of TVM gets no stubs."""
+    text = "int __tvm_ffi_f(void *s, const void *a, int n, void *o) { return 0; }"
+    path = library(tmp_path, "plain", text)
+    program = """
+from pytest_tvmrpc.runtime import load_module
+load_module(sys.argv[1])["f"]()
+with open("/proc/self/maps") as maps:
+    print("tvmrpc-stubs" in maps.read())
+"""
+    assert run(program, path) == "False\n"
+
+
+def test_tvm_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """With TVM's own symbols in the process, errors are fetched from TVM."""
+    tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
+    path = library(tmp_path, "linked", LINKED)
+    program = """
+import ctypes
+tvm = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+from pytest_tvmrpc.runtime import load_module
+module = load_module(sys.argv[2])
+for _ in range(2):
+    try:
+        module["fail"]()
+    except TypeError as error:
+        print(error)
+with open("/proc/self/maps") as maps:
+    print("tvmrpc-stubs" in maps.read())
+"""
+    assert run(program, tvm, path).splitlines() == ["a ", "a ", "False"]
+
+
+def test_objects_of_ours_are_not_given_to_tvm(tmp_path: Path) -> None:
+    """A library that would have TVM itself look into our module is refused: TVM would crash."""
+    tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
+    path = library(tmp_path, "looks_up", LOOKS_UP)
+    program = """
+import ctypes
+if sys.argv[1]:
+    tvm = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+from pytest_tvmrpc.runtime import load_module
+try:
+    load_module(sys.argv[2])["f"]()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert run(program, tvm, path).startswith(
+        "LibraryError the library calls TVMFFIEnvModLookupFromImports of the TVM that is loaded"
+    )
+    assert run(program, "", path).startswith("ValueError compiled code looks up function 'f'")
+
+
+@pytest.mark.parametrize("tmpdir", ["none", "read-only"])
+def test_temporary_folder_that_takes_no_file(tmp_path: Path, tmpdir: str) -> None:
+    """The stubs are then loaded from the library's own folder."""
+    path = library(tmp_path, "linked", LINKED)
+    program = f"""
+import os
+os.environ["TMPDIR"] = "/proc" if {tmpdir!r} == "read-only" else "/nowhere"
+from pytest_tvmrpc.runtime import load_module
+try:
+    load_module(sys.argv[1])["fail"]()
+except TypeError as error:
+    print(error, sorted(os.listdir(os.path.dirname(sys.argv[1]))))
+"""
+    assert run(program, path) == "a b ['linked.c', 'linked.so']\n"
