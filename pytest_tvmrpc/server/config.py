@@ -1,0 +1,51 @@
+"""ServerConfig: every setting of a server, with its default. Reads nothing, checks everything."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple
+
+from ..network import LOOPBACK
+
+
+class ServerConfig(NamedTuple):
+    """What a server is told when it starts.
+
+    Attributes:
+        host: the address to listen on.
+        port: the first port to try, 0 to let the system choose.
+        port_end: where to stop trying; that port is not tried.
+        key: what kind of device this is; clients ask for it by this name.
+        tracker: the tracker to offer the device to.
+        custom_addr: the address that the tracker gives to clients, if not the one it sees.
+        handshake_s: how long a client may take for its first words.
+        goodbye_s: how long a session's process may go on after its client is gone.
+        stop_s: how long it has between being asked to end and being killed.
+        send_s: how long a client may refuse to take an answer.
+    """
+
+    host: str = LOOPBACK
+    port: int = 9090
+    port_end: int = 9199
+    key: str = ""
+    tracker: Optional[Tuple[str, int]] = None
+    custom_addr: Optional[str] = None
+    handshake_s: float = 5.0
+    goodbye_s: float = 1.0
+    stop_s: float = 0.5
+    send_s: float = 60.0
+
+    def check(self) -> None:
+        """Refuses settings that cannot work.
+
+        Raises:
+            ValueError: says which, and what would do.
+        """
+        if self.tracker is not None and not self.key:
+            raise ValueError(
+                "Need key to present type of resource when tracker is available; "
+                "give one, for example --key jetson"
+            )
+        if self.key.split() not in ([], [self.key]) or "\0" in self.key:
+            raise ValueError(f"the key {self.key!r} has a blank in it; keys are single words")
+        if not 0 <= self.port < 65536:
+            raise ValueError(f"port {self.port} is none; give 1 to 65535, or 0 for any free port")

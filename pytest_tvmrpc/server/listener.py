@@ -1,0 +1,73 @@
+"""Accepting a client: hello, key, options; or a refusal. Never blocks on one peer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Optional
+
+from ..errors import RemoteProtocolError
+from ..protocol.codes import HandshakeReply
+from ..protocol.handshake import ClientHello, HelloReader, encode_server_reply
+
+
+class Greeting:
+    """A client that has connected and whose words are not complete yet, or that has to wait.
+
+    Args:
+        connection: its socket; owned, and not blocking until `admit`.
+        address: where it comes from.
+        until: when its patience with us ends, on the monotonic clock.
+    """
+
+    def __init__(self, connection: socket.socket, address: str, until: float) -> None:
+        self.connection = connection
+        self.address = address
+        self.until = until
+        self.hello: Optional[ClientHello] = None
+        self._reader = HelloReader()
+        connection.setblocking(False)
+
+    @property
+    def early(self) -> bytes:
+        """What the client said behind its hello."""
+        return bytes(self._reader.rest)
+
+    def listen(self) -> bool:
+        """Takes what has arrived; whether the client is still there.
+
+        Raises:
+            RemoteProtocolError: it is no client of this protocol.
+        """
+        try:
+            received = self.connection.recv(4096)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not received:
+            return False
+        if self.hello is None:
+            self.hello = self._reader.feed(received)
+        else:
+            self._reader.rest += received
+            if len(self._reader.rest) > 4096:
+                raise RemoteProtocolError("the client talks on before it was answered")
+        return True
+
+    def refuse(self) -> None:
+        """Says that the key is not the one this server goes by, and closes."""
+        with contextlib.suppress(OSError):  # whether it hears it is the client's affair
+            self.connection.send(encode_server_reply(HandshakeReply.MISMATCH))
+            self.connection.shutdown(socket.SHUT_WR)
+        self.connection.close()
+
+    def admit(self, key: str) -> bool:
+        """Agrees; whether the client still was there to hear it."""
+        try:
+            self.connection.send(encode_server_reply(HandshakeReply.SUCCESS, key))
+            self.connection.setblocking(True)
+        except OSError:
+            self.connection.close()
+            return False
+        return True

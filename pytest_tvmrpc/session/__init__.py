@@ -1,0 +1,1 @@
+"""Where protocol meets runtime: one machine asks, another does."""

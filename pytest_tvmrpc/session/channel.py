@@ -1,0 +1,152 @@
+"""Bytes to and from the other machine over a socket. Knows no protocol.
+
+A channel blocks; the kernel's own timeouts bound each wait (see `network.set_kernel_timeouts`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, List, Optional, Sequence, Union
+
+from .. import network
+from ..errors import ConnectionLostError, DeadlineError
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+_AT_ONCE = 256 * 1024
+"""Bytes for one write to a file: what fits the second-level cache is copied from there."""
+
+
+_QUICKACK: Optional[int] = getattr(socket, "TCP_QUICKACK", None)
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+_JOINED = 4096
+"""Bytes up to which joining buffers is cheaper than handing the kernel a list of them."""
+
+
+class SocketChannel:
+    """A connected blocking stream socket.
+
+    Args:
+        connection: the socket; the channel owns it from here on.
+        peer: the other end's address as people write it, for messages.
+        timeout_s: how long the peer may make no progress in a send or receive; None: for ever.
+        timeout_argument: what sets it, for the message.
+
+    Attributes:
+        recv_into: the socket's own method; the hot path calls it without a step between.
+        send_once: likewise ``send``; may send a part.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        peer: str,
+        timeout_s: Optional[float] = None,
+        timeout_argument: str = "",
+    ) -> None:
+        self.connection = connection
+        self.peer = peer
+        self.recv_into = connection.recv_into
+        self.send_once = connection.send
+        self.limit(timeout_s, timeout_argument)
+
+    def limit(self, timeout_s: Optional[float], argument: str) -> None:
+        """From now on the peer may make no progress for so long; `argument` sets it."""
+        self.timeout_s = timeout_s
+        self.timeout_argument = argument
+        network.set_kernel_timeouts(self.connection, timeout_s, timeout_s)
+
+    def send(self, buffers: Sequence[Buffer]) -> int:
+        """Sends all of them, in as few system calls as the kernel allows; returns the bytes.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        total = sum(map(len, buffers))
+        if total <= _JOINED or len(buffers) == 1:
+            only = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+            sent = self.send_once(only)
+            if sent != total:
+                self.connection.sendall(memoryview(only)[sent:])
+            return total
+        sent = self.connection.sendmsg(buffers)
+        if sent == total:
+            return total
+        rest: List[memoryview] = [memoryview(buffer) for buffer in buffers]
+        while True:
+            while rest and sent >= len(rest[0]):
+                sent -= len(rest.pop(0))
+            if not rest:
+                return total
+            rest[0] = rest[0][sent:]
+            sent = self.connection.sendmsg(rest)
+
+    def send_rest(self, packet: bytes, sent: int) -> None:
+        """Sends what `send_once` did not take.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        self.connection.sendall(memoryview(packet)[sent:])
+
+    def receive_exactly(self, target: memoryview) -> None:
+        """Fills the target straight from the kernel.
+
+        Raises:
+            ConnectionLostError: the peer closed before.
+            OSError: translate it with `lost`.
+        """
+        while len(target):
+            received = self.recv_into(target)
+            if not received:
+                raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
+            target = target[received:]
+
+    def send_file(self, file: Any, nbytes: int) -> None:
+        """Sends so many bytes of an open file, from its start, by the kernel's own copy."""
+        offset = 0
+        while offset < nbytes:
+            sent = os.sendfile(self.connection.fileno(), file.fileno(), offset, nbytes - offset)
+            if not sent:
+                raise ConnectionLostError(f"a file shrank while it was sent to {self.peer}")
+            offset += sent
+
+    def receive_to(self, write: Any, nbytes: int) -> None:
+        """Receives so many bytes and calls ``write(memoryview)`` with each part."""
+        block = memoryview(bytearray(min(nbytes, _AT_ONCE)))
+        while nbytes:
+            part = block[: min(nbytes, len(block))]
+            received = self.recv_into(part)
+            if not received:
+                raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
+            write(part[:received])
+            nbytes -= received
+
+    def lost(self, error: OSError, doing: str) -> Exception:
+        """The error to raise for one of the socket's: out of time, or the peer is gone."""
+        if isinstance(error, (ConnectionLostError, DeadlineError)):
+            return error
+        if isinstance(error, BlockingIOError):
+            hint = f"; set {self.timeout_argument} to wait longer" if self.timeout_argument else ""
+            late = DeadlineError(
+                f"{self.peer} made no progress with {doing} for {self.timeout_s:g} s{hint}"
+            )
+            late.argument = self.timeout_argument
+            return late
+        return ConnectionLostError(
+            f"the connection to {self.peer} was lost in {doing}: {error.strerror or error}"
+        )
+
+    def acknowledge_at_once(self) -> None:
+        """Lets the kernel acknowledge what comes next without its usual wait of 40 ms.
+
+        For peers that leave Nagle's algorithm on, and so hold their second answer back.
+        """
+        if _QUICKACK is not None and self.connection.family != _AF_UNIX:
+            self.connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def close(self) -> None:
+        """Closes the socket; may be called twice."""
+        self.connection.close()

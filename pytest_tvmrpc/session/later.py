@@ -1,0 +1,65 @@
+"""What can wait for the next request: frees and small copies. Decides where they go; sends nothing.
+
+A server of TVM sends each answer by itself, and holds the second back until we have acknowledged
+the first: a round trip. So what may stand behind a request does. Our own server sends the answers
+together. The order of what waits is never changed: a copy to memory comes before its free.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Deque, List, NamedTuple, Tuple
+
+MOST = 64
+"""Requests that wait, or answers that are owed: 64 of 20 bytes fit any socket's buffer."""
+
+
+class Owed(NamedTuple):
+    """A void answer that nobody waits for: whether its error matters to anybody."""
+
+    matters: bool
+
+
+FREEING = Owed(False)
+COPYING = Owed(True)
+
+
+class Later:
+    """The queue of what waits. Any thread may add, destructors among them; one takes.
+
+    Attributes:
+        queue: what waits, oldest first; for a look at whether there is anything.
+    """
+
+    def __init__(self) -> None:
+        self.queue: Deque[Tuple[bytes, Owed]] = deque()
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def add(self, packet: bytes, owed: Owed) -> None:
+        """One more; never blocks."""
+        self.queue.append((packet, owed))
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self.queue.clear()
+
+    def take(self) -> Tuple[List[bytes], List[Owed]]:
+        """The oldest `MOST`, and what will be owed for them."""
+        packets: List[bytes] = []
+        owed: List[Owed] = []
+        while self.queue and len(packets) < MOST:
+            packet, kind = self.queue.popleft()
+            packets.append(packet)
+            owed.append(kind)
+        return packets, owed
+
+
+def goes_behind(owed: List[Owed], is_alloc: bool) -> bool:
+    """Whether all of these may stand behind a request.
+
+    An allocation may need the memory of a free, and no copy; any other request may need the
+    content of a copy, and no free.
+    """
+    return (FREEING if is_alloc else COPYING) not in owed

@@ -1,0 +1,413 @@
+"""The answering end: take a packet, have a Session do it, answer; until shutdown.
+
+Strategy: requests are looked up by code in a table of methods, each of which returns the answer's
+buffers. Answers to requests that came together leave together. Whatever a request raises is its
+answer; only what makes the byte stream unreadable ends the conversation.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+from ..dlpack import Device, OpaquePointer, TensorRecord
+from ..errors import RemoteProtocolError
+from ..protocol import packets
+from ..protocol.codes import PROTOCOL_VERSION, RPCCode
+from ..protocol.dialect import FFI, Dialect, of_client
+from ..protocol.framing import PacketReader
+from ..protocol.state import State, after, code_name
+from ..protocol.values import ByteSource
+
+if TYPE_CHECKING:
+    from .channel import SocketChannel
+    from .interface import Session, Sink
+
+_U64 = struct.Struct("<Q")
+
+Buffer = Union[bytes, bytearray, memoryview]
+Buffers = List[Buffer]
+Answer = Union[bytes, List[Any]]
+"""One bytes object; or buffers, the last of which may be a file."""
+
+_MOST_TOGETHER = 64
+_BLOCK = 1 << 20
+"""Bytes of one receive and one write of an upload (64 MiB: 1.2 GB/s; with 256 KiB 1.05)."""
+
+MAX_TEXT = 64 * 1024
+"""Characters of an exception's text; longer ones are cut."""
+
+MAX_COLLECTED = 1 << 31
+"""Bytes of a request that has to be collected in memory before it can be read."""
+
+
+class StreamBrokenError(Exception):
+    """The client is gone within a packet, or its packets cannot be told apart any more."""
+
+
+class Progress:
+    """Where a session stands, as its supervisor sees it; a byte of memory they share.
+
+    The supervisor may say something to the client only when the session's process, which is dead
+    by then, was not in the middle of an answer.
+    """
+
+    IDLE = 0
+    CALLING = 1
+    ANSWERING = 2
+
+
+class Server:
+    """One session's answering end.
+
+    Args:
+        channel: to a client whose handshake is done.
+        session: what does the work.
+        progress: one byte, written before and after each answer.
+    """
+
+    def __init__(
+        self, channel: SocketChannel, session: Session, progress: Optional[memoryview] = None
+    ) -> None:
+        self._channel = channel
+        self._session = session
+        self._progress = progress if progress is not None else memoryview(bytearray(1))
+        self._reader = PacketReader()
+        self._buffer = self._reader.buffer
+        self._send_once = channel.send_once
+        self._call, self._known, self._resolve = session.call, session.known, session.resolve
+        self._use(FFI)
+        self._is_dialect_known = False
+        self._state = State.OPENED
+        self._handlers: Dict[int, Callable[[int, int], Answer]] = {
+            RPCCode.INIT_SERVER: self._init_server,
+            RPCCode.CALL_FUNC: self._call_func,
+            RPCCode.COPY_FROM_REMOTE: self._copy_from_remote,
+            RPCCode.COPY_TO_REMOTE: self._copy_to_remote,
+            **{
+                code: functools.partial(self._syscall, code, function)
+                for code, function in _syscalls(session).items()
+            },
+        }
+        self._settled: Dict[int, Callable[[int, int], Answer]] = {}
+        """The same, once the session is open and the dialect known: no more checks are needed."""
+
+    def receive_early(self, content: bytes) -> None:
+        """Takes bytes that came behind the client's hello, before this end was there."""
+        self._reader.room()[: len(content)] = content
+        self._reader.received(len(content))
+
+    def serve(self) -> None:
+        """Answers until the client says Shutdown or is gone.
+
+        Raises:
+            StreamBrokenError: the client's bytes cannot be read any further; if it broke the
+                protocol, it was told.
+        """
+        reader, recv_into = self._reader, self._channel.recv_into
+        answers: Buffers = []
+        while True:
+            try:
+                packet = reader.next_packet()
+                if packet is None:
+                    if answers:
+                        self._send(answers)
+                        answers = []
+                    if not self._receive_more(recv_into):
+                        return
+                    continue
+                code, start, end = packet
+                if code not in self._settled:
+                    if after(self._state, code) is State.CLOSED:
+                        return
+                    self._learn_dialect(code, start, end)
+            except RemoteProtocolError as error:
+                self._send([*answers, packets.exception(self._dialect, describe(error))])
+                raise StreamBrokenError(str(error)) from None
+            answer = self._answer(self._handlers[code], start, end)
+            if isinstance(answer, bytes):
+                answers.append(answer)
+                if len(answers) < _MOST_TOGETHER:
+                    continue
+            else:
+                answers += answer
+            self._send(answers)
+            answers = []
+
+    def _receive_more(self, recv_into: Callable[[memoryview], int]) -> bool:
+        """Receives until there is more than one whole request, which it answers at once.
+
+        One request that comes alone is the usual case, and stays in here. False: the client has
+        closed, between two packets.
+        """
+        reader, settled, progress = self._reader, self._settled, self._progress
+        room, view = reader.room(), reader.view
+        progress[0] = 0
+        received = recv_into(room)
+        while room is view:
+            handler = settled.get(reader.only_packet(received))
+            if handler is None:
+                break
+            progress[0] = 1
+            try:
+                answer = handler(12, received)
+            except StreamBrokenError:
+                raise
+            except (Exception, SystemExit) as error:
+                answer = packets.exception(self._dialect, describe(error))
+            progress[0] = 0  # before the send, which a short answer survives whole or not at all
+            if not isinstance(answer, bytes):
+                self._send(answer)
+            else:
+                sent = self._send_once(answer)
+                if sent != len(answer):
+                    progress[0] = Progress.ANSWERING
+                    self._channel.send_rest(answer, sent)
+            received = recv_into(view)
+        if received:
+            reader.received(received)
+        elif not reader.is_between_packets:
+            raise StreamBrokenError("the client closed within a packet")
+        return received > 0
+
+    def _answer(self, handler: Callable[[int, int], Answer], start: int, end: int) -> Answer:
+        """Has a request done; its answer."""
+        self._progress[0] = 1
+        try:
+            return handler(start, end)
+        except StreamBrokenError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a request raises is its answer
+            if self._reader.missing:
+                self._skip_missing()
+            return packets.exception(self._dialect, describe(error))
+
+    def _send(self, answers: Sequence[Any]) -> None:
+        """Sends answers; the last buffer may be a file."""
+        self._progress[0] = Progress.ANSWERING
+        source = answers[-1]
+        if type(source) is not ByteSource:
+            self._channel.send(answers)
+        else:
+            with source.file:
+                self._channel.send(answers[:-1])
+                self._channel.send_file(source.file, source.nbytes)
+        self._progress[0] = Progress.IDLE
+
+    # Requests with a form of their own
+
+    def _init_server(self, start: int, end: int) -> Answer:
+        if self._state is State.READY:
+            raise RemoteProtocolError("the session is open already; InitServer comes once")
+        version, values_at = packets.decode_init_server(self._reader.buffer, start, end)
+        constructor = self._dialect.decode_values(self._reader.buffer, values_at, end)
+        if version != PROTOCOL_VERSION:
+            raise RemoteProtocolError(
+                f"the client speaks version {version.decode('ascii', 'replace')!r} of the "
+                f"protocol; this server speaks {PROTOCOL_VERSION.decode()!r}"
+            )
+        if constructor:
+            self._session.construct(constructor)
+        self._state = State.READY
+        self._settle()
+        return packets.RETURN_NOTHING
+
+    def _call_func(self, start: int, end: int) -> Answer:
+        if self._reader.missing:
+            return self._long_call(start, end)
+        if end - start < 12:
+            raise RemoteProtocolError("a call without a function or without arguments")
+        buffer = self._buffer
+        result = self._call(
+            _U64.unpack_from(buffer, start)[0],
+            self._decode_values(buffer, start + 8, end, self._known, self._resolve),
+        )
+        answer = self._encode_result(result)
+        return answer if type(result) is not ByteSource else [answer, result]
+
+    def _copy_from_remote(self, start: int, end: int) -> Answer:
+        record, nbytes, _ = packets.decode_copy(self._reader.buffer, start, end, self._records)
+        return packets.copy_ack(self._session.memory(record, nbytes))
+
+    def _copy_to_remote(self, start: int, end: int) -> Answer:
+        reader = self._reader
+        record, nbytes, content_at = packets.decode_copy(reader.buffer, start, end, self._records)
+        here = end - content_at
+        if here + reader.missing != nbytes:
+            raise RemoteProtocolError(
+                f"a copy of {nbytes} bytes in a packet with {here + reader.missing}"
+            )
+        target = self._session.memory(record, nbytes)
+        target[:here] = memoryview(reader.buffer)[content_at:end]
+        if reader.missing:
+            self._receive_exactly(target[here:])
+        self._session.written(record, target)
+        return self._void
+
+    def _syscall(self, code: int, function: Callable[..., Any], start: int, end: int) -> Answer:
+        buffer: Buffer = self._reader.buffer
+        if self._reader.missing:
+            buffer, end = self._collect(start, end)
+            start = 0
+        values = self._decode_values(buffer, start, end, self._records)
+        try:
+            result = function(*values)
+        except TypeError:
+            if _fits(function, values):
+                raise
+            raise RemoteProtocolError(
+                f"{code_name(code)} with {len(values)} values, which it does not take"
+            ) from None
+        return self._void if result is None else self._encode_return(result)
+
+    # Packets larger than the reader's buffer
+
+    def _long_call(self, start: int, end: int) -> Answer:
+        """A call whose last argument is, as a rule, a file: taken in parts if the function can."""
+        reader = self._reader
+        handle = packets.decode_call_handle(reader.buffer, start, end)
+        try:
+            arguments, pending = self._dialect.decode_values_before(
+                reader.buffer, start + 8, end, end + reader.missing
+            )
+        except RemoteProtocolError:
+            arguments, pending = [], None  # a long value that is not the last: read it whole
+        sink: Optional[Sink] = None
+        if pending is not None:
+            sink = self._session.open_sink(handle, arguments, pending.nbytes)
+        if pending is None or sink is None:
+            body, size = self._collect(start + 8, end)
+            arguments = self._decode_values(body, 0, size, None, self._session.resolve)
+            return self._encode_result(self._session.call(handle, arguments))
+        try:
+            sink.write(memoryview(reader.buffer)[pending.offset : end])
+            self._receive_missing(sink.write)
+        except BaseException:
+            sink.abort()
+            raise
+        return self._encode_result(sink.finish())
+
+    def _collect(self, start: int, end: int) -> Tuple[memoryview, int]:
+        """The body from `start`; takes memory only for what has arrived."""
+        reader = self._reader
+        if end - start + reader.missing > MAX_COLLECTED:
+            raise RemoteProtocolError(
+                f"a request of {end - start + reader.missing} bytes; at most {MAX_COLLECTED} can be"
+            )
+        body = bytearray(reader.buffer[start:end])
+        self._receive_missing(body.extend)
+        return memoryview(body), len(body)
+
+    def _skip_missing(self) -> None:
+        """Passes over the rest of a request that was refused."""
+        if self._reader.missing > MAX_COLLECTED:
+            raise StreamBrokenError("a refused request goes on for too long to be passed over")
+        self._receive_missing(len)
+
+    def _receive_exactly(self, target: memoryview) -> None:
+        """Fills the target with the rest of the packet, straight from the kernel."""
+        while len(target):
+            target = target[self._receive(target) :]
+
+    def _receive_missing(self, take: Callable[[memoryview], object]) -> None:
+        """Receives the rest of the packet in parts; an error of `take` leaves the count right."""
+        reader = self._reader
+        block = memoryview(bytearray(min(reader.missing, _BLOCK)))
+        while reader.missing:
+            part = block[: min(reader.missing, len(block))]
+            take(part[: self._receive(part)])
+
+    def _receive(self, target: memoryview) -> int:
+        try:
+            received = self._channel.recv_into(target)
+        except OSError as error:
+            raise StreamBrokenError(str(error)) from None
+        if not received:
+            raise StreamBrokenError("the client closed within a packet")
+        self._reader.missing -= received
+        return received
+
+    def _learn_dialect(self, code: int, start: int, end: int) -> None:
+        if self._is_dialect_known or self._reader.missing:
+            return
+        dialect = of_client(code, memoryview(self._reader.buffer)[start:end])
+        if dialect is not None:
+            self._use(dialect)
+            self._is_dialect_known = True
+            self._settle()
+
+    def _use(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._decode_values = dialect.decode_values
+        self._encode_result = dialect.encode_result
+        self._encode_return = dialect.encode_return
+        self._void = dialect.encode_return(None)
+        self._records: Dict[bytes, Any] = {}
+
+    def _settle(self) -> None:
+        if self._state is State.READY and self._is_dialect_known:
+            self._settled = {
+                code: handler
+                for code, handler in self._handlers.items()
+                if code != RPCCode.INIT_SERVER
+            }
+
+
+def _syscalls(session: Session) -> Dict[int, Callable[..., Any]]:
+    """What does each request whose body is a packed sequence; surplus values are ignored."""
+
+    def alloc(device: Device, nbytes: int, alignment: int, dtype: Any, *_: Any) -> Any:
+        return OpaquePointer(session.alloc(device, nbytes, alignment, dtype))
+
+    def alloc_tensor(record: TensorRecord, scope: Optional[str] = None, *_: Any) -> Any:
+        return OpaquePointer(session.alloc_tensor(record, scope))
+
+    def sync(device: Device, stream: Any = 0, *_: Any) -> None:
+        session.sync(device, int(stream or 0))
+
+    def copy_among(source: TensorRecord, target: TensorRecord, stream: Any = 0, *_: Any) -> None:
+        session.copy_among(source, target, int(stream or 0))
+
+    return {
+        RPCCode.GET_GLOBAL_FUNC: lambda name, *_: OpaquePointer(session.get_function(name)),
+        RPCCode.FREE_HANDLE: lambda handle, *_: session.free(int(handle or 0)),
+        RPCCode.DEV_SET_DEVICE: lambda device, *_: session.set_device(device),
+        RPCCode.DEV_GET_ATTR: _get_attr(session),
+        RPCCode.DEV_ALLOC_DATA: alloc,
+        RPCCode.DEV_FREE_DATA: lambda device, handle, *_: session.free_data(device, handle or 0),
+        RPCCode.DEV_STREAM_SYNC: sync,
+        RPCCode.COPY_AMONG_REMOTE: copy_among,
+        RPCCode.DEV_ALLOC_DATA_WITH_SCOPE: alloc_tensor,
+        RPCCode.DEV_CREATE_STREAM: lambda device, *_: OpaquePointer(session.create_stream(device)),
+        RPCCode.DEV_FREE_STREAM: lambda device, stream, *_: session.free_stream(
+            device, stream or 0
+        ),
+        RPCCode.DEV_SET_STREAM: lambda device, stream, *_: session.set_stream(device, stream or 0),
+        RPCCode.DEV_GET_CURRENT_STREAM: lambda device, *_: OpaquePointer(
+            session.get_stream(device)
+        ),
+    }
+
+
+def _get_attr(session: Session) -> Callable[..., Any]:
+    def get_attr(device: Device, attribute: int, *_: Any) -> Any:
+        return session.get_attr(device, attribute)
+
+    return get_attr
+
+
+def _fits(function: Callable[..., Any], values: List[Any]) -> bool:
+    """Whether so many values can be passed; tells a wrong request from an error in serving it."""
+    code = function.__code__
+    needed = code.co_argcount - len(function.__defaults__ or ())
+    return len(values) >= needed
+
+
+def describe(error: BaseException) -> str:
+    """What a client is told of an error: its type and message, as much of it as is sensible."""
+    text = str(error)
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}... ({len(text) - MAX_TEXT} characters more)"
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name

@@ -1,0 +1,89 @@
+/* Functions that end badly, or not at all. Those that do not return first make a file `started`
+ * in the session's directory, for the test to see. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define FUNCTION(name) \
+  int __tvm_ffi_##name(void* self, const void* args, int32_t count, int64_t* result)
+
+static void say_started(void) { close(open("started", O_CREAT | O_WRONLY, 0600)); }
+
+static int give(int64_t* result, int64_t value) {
+  result[0] = 1; /* an int */
+  result[1] = value;
+  return 0;
+}
+
+FUNCTION(one) { return give(result, 1); }
+
+FUNCTION(process) { return give(result, getpid()); }
+
+FUNCTION(segfault) {
+  raise(SIGSEGV);
+  return 0;
+}
+
+FUNCTION(abort) {
+  abort();
+  return 0;
+}
+
+FUNCTION(exit_three) {
+  exit(3);
+  return 0;
+}
+
+FUNCTION(exit_zero) {
+  exit(0);
+  return 0;
+}
+
+FUNCTION(spin) {
+  volatile int turning = 1;
+  say_started();
+  while (turning) {
+  }
+  return 0;
+}
+
+FUNCTION(sleep_through_sigterm) {
+  signal(SIGTERM, SIG_IGN);
+  say_started();
+  for (;;) pause();
+  return 0;
+}
+
+#ifdef WITH_A_CONSTRUCTOR
+__attribute__((constructor)) static void loaded(void) { raise(SIGSEGV); }
+#endif
+
+#ifdef WITH_A_CONSTRUCTOR_THAT_BLOCKS
+__attribute__((constructor)) static void loaded(void) {
+  say_started();
+  for (;;) pause();
+}
+#endif
+
+FUNCTION(leave_many_files) {
+  char name[16];
+  for (int number = 0; number < 501; ++number) {
+    snprintf(name, sizeof name, "%d", number);
+    close(open(name, O_CREAT | O_WRONLY, 0600));
+  }
+  return 0;
+}
+
+/* Starts a process that would run for ever, and returns its number. */
+FUNCTION(leave_a_child) {
+  pid_t child = fork();
+  if (child == 0) {
+    signal(SIGTERM, SIG_IGN);
+    for (;;) pause();
+  }
+  return give(result, child);
+}

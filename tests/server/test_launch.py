@@ -1,0 +1,376 @@
+"""A server with a tracker: it is there as long as it lives, and free as soon as it can be."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
+
+import pytest
+
+import pytest_tvmrpc
+from pytest_tvmrpc import rpc
+from pytest_tvmrpc.errors import (
+    ConnectionLostError,
+    KeyMismatchError,
+    RPCSessionTimeoutError,
+    SessionCrashedError,
+    StartError,
+    TrackerError,
+)
+from pytest_tvmrpc.protocol import tracker as wire
+
+WaitUntil = Callable[..., None]
+
+
+@pytest.fixture(name="tracker", scope="module")
+def _tracker() -> Iterator[rpc.Tracker]:
+    """One tracker for the module; each test uses keys of its own."""
+    with rpc.Tracker(port=0, silent=True) as tracker:
+        yield tracker
+
+
+@pytest.fixture(name="farm")
+def _farm(tracker: rpc.Tracker) -> Iterator[rpc.TrackerSession]:
+    """A client of the tracker."""
+    with rpc.connect_tracker(tracker.host, tracker.port) as farm:
+        yield farm
+
+
+@pytest.fixture(name="board")
+def _board(start_server: Any, tracker: rpc.Tracker) -> Callable[[str], Any]:
+    """``board(key)``: a server that has registered when it is returned."""
+    return lambda key: start_server(tracker_addr=(tracker.host, tracker.port), key=key)
+
+
+def free(farm: rpc.TrackerSession, key: str) -> int:
+    """How many devices with this key are to be had."""
+    queue = farm.summary()["queue_info"].get(key)
+    return queue["free"] if queue else 0
+
+
+def granted(tracker: rpc.Tracker, key: str) -> wire.Granted:
+    """A device, taken from the tracker without a connection to it."""
+    with socket.create_connection((tracker.host, tracker.port), 10) as connection:
+        connection.sendall(wire.MAGIC)
+        assert connection.recv(4) == wire.MAGIC
+        connection.sendall(wire.request(key))
+        reader = wire.FrameReader()
+        while True:
+            frame = reader.next_frame()
+            if frame is not None:
+                return wire.parse_granted(wire.parse_json(frame))
+            reader.feed(connection.recv(4096))
+
+
+def test_it_has_registered_when_it_is_there(board: Any, farm: rpc.TrackerSession) -> None:
+    """The first request needs no second try."""
+    server = board("there")
+    assert free(farm, "there") == 1
+    with farm.request("there") as remote:
+        assert remote.peer == ("127.0.0.1", server.port)
+        assert remote.get_function("rpc.test.addone")(1) == 2
+        assert remote.connect_s > 0
+
+
+def test_it_is_free_again_after_each_session(board: Any, farm: rpc.TrackerSession) -> None:
+    """However the session ended."""
+    board("again")
+    for _ in range(5):
+        with farm.request("again", wait_timeout=5) as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+    remote = farm.request("again", session_timeout=0.05)
+    with farm.request("again", wait_timeout=5) as other:
+        assert other.get_function("rpc.test.addone")(1) == 2
+    with pytest.raises(RPCSessionTimeoutError):
+        remote.get_function("rpc.test.addone")
+
+
+def test_it_is_not_offered_while_it_is_in_use(
+    board: Any, farm: rpc.TrackerSession, wait_until: WaitUntil
+) -> None:
+    """One session at a time."""
+    board("busy")
+    with farm.request("busy"):
+        assert free(farm, "busy") == 0
+    wait_until(lambda: free(farm, "busy") == 1, "it is offered again")
+
+
+def test_a_match_key_is_good_for_one_session(board: Any, tracker: rpc.Tracker) -> None:
+    """Neither another client nor the same one gets in with it again."""
+    server = board("once")
+    resource = granted(tracker, "once")
+    with server.connect(key=resource.match_key) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+        with pytest.raises(KeyMismatchError, match="ask the tracker for a new match key"):
+            server.connect(key=resource.match_key)
+    with pytest.raises(KeyMismatchError):
+        server.connect(key=resource.match_key)
+    with pytest.raises(KeyMismatchError):
+        server.connect(key="once")
+    with server.connect(key=granted(tracker, "once").match_key) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+
+
+def test_a_grant_that_nobody_uses(
+    board: Any, tracker: rpc.Tracker, farm: rpc.TrackerSession
+) -> None:
+    """The device is offered anew within seconds, under its own key; the old grant is void."""
+    server = board("unused")
+    resource = granted(tracker, "unused")
+    started = time.monotonic()
+    with farm.request("unused", wait_timeout=10) as remote:
+        assert time.monotonic() - started < 6
+        assert remote.get_function("rpc.test.addone")(1) == 2
+        with pytest.raises(KeyMismatchError):
+            server.connect(key=resource.match_key)
+
+
+def test_the_tracker_is_killed_and_started_again(start_server: Any, wait_until: WaitUntil) -> None:
+    """The server finds it again; a session that runs meanwhile notices nothing."""
+    with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(rpc.Tracker(port=0, silent=True))
+        address = (tracker.host, tracker.port)
+        server = start_server(tracker_addr=address, key="board")
+        with rpc.connect_tracker(*address) as farm, farm.request("board") as remote:
+            os.kill(tracker.program.pid, signal.SIGKILL)
+            wait_until(lambda: "is not there" in server.reports, "the server has noticed")
+            assert remote.get_function("rpc.test.addone")(1) == 2
+            stack.enter_context(rpc.Tracker(port=address[1], port_end=address[1] + 1, silent=True))
+            wait_until(lambda: "registered again" in server.reports, "it is registered again")
+            assert remote.get_function("rpc.test.addone")(1) == 2
+            assert free(farm, "board") == 0
+        with rpc.connect_tracker(*address) as farm:
+            wait_until(lambda: free(farm, "board") == 1, "it is offered again")
+            with farm.request("board") as remote:
+                assert remote.get_function("rpc.test.addone")(1) == 2
+
+
+def test_a_tracker_that_is_not_there_yet(
+    start_server: Any, wait_until: WaitUntil, dial: Any, hello: Any
+) -> None:
+    """The server starts all the same, and registers when the tracker comes."""
+    with rpc.Tracker(port=0, silent=True) as tracker:
+        port = tracker.port
+    server = start_server(tracker_addr=("127.0.0.1", port), key="early")
+    assert "is not there" in server.reports
+    with rpc.Tracker(port=port, port_end=port + 1, silent=True), rpc.connect_tracker(
+        "127.0.0.1", port
+    ) as farm:
+        wait_until(lambda: free(farm, "early") == 1, "it has registered")
+
+
+def test_a_tracker_by_a_name_with_several_addresses(
+    start_server: Any, tracker: rpc.Tracker, farm: rpc.TrackerSession, wait_until: WaitUntil
+) -> None:
+    """localhost may be ::1 first, and the tracker on 127.0.0.1: all addresses get their turn."""
+    start_server(tracker_addr=("localhost", tracker.port), key="named")
+    wait_until(lambda: free(farm, "named") == 1, "it has registered")
+
+
+def test_a_server_that_ends_is_gone_from_the_tracker(
+    board: Any, farm: rpc.TrackerSession, wait_until: WaitUntil
+) -> None:
+    """Killed or ended, its offer goes with it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        server = board("gone")
+        assert free(farm, "gone") == 1
+        os.kill(server.pid, number)
+        wait_until(lambda: free(farm, "gone") == 0, "its offer is gone")
+
+
+def test_a_device_that_drops_out_in_a_call(
+    board: Any, farm: rpc.TrackerSession, deaths: str
+) -> None:
+    """request_and_run runs the function again, on another device."""
+    servers = {server.port: server for server in (board("pair"), board("pair"))}
+    seen: List[int] = []
+
+    def run(remote: rpc.RPCSession) -> int:
+        seen.append(remote.peer[1])
+        remote.upload(deaths)
+        module = remote.load_module("deaths.so")
+        if len(seen) == 1:
+            server = servers[remote.peer[1]]
+            thread = threading.Thread(target=_kill_when_started, args=(server,))
+            thread.start()
+            try:
+                module["spin"]()
+            finally:
+                thread.join()
+        return int(module["one"]())
+
+    assert farm.request_and_run("pair", run, max_retry=3, wait_timeout=10) == 1
+    assert sorted(seen) == sorted(servers)
+
+
+def _kill_when_started(server: Any) -> None:
+    end = time.monotonic() + 10
+    while not server.started() and time.monotonic() < end:
+        time.sleep(0.002)
+    os.kill(server.pid, signal.SIGKILL)
+
+
+def test_a_kernel_that_crashes_each_device(
+    board: Any, farm: rpc.TrackerSession, deaths: str, wait_until: WaitUntil
+) -> None:
+    """It is tried as often as was asked for, then the crash is told; the devices are free."""
+    board("fragile")
+    runs: List[int] = []
+
+    def run(remote: rpc.RPCSession) -> None:
+        runs.append(1)
+        remote.upload(deaths)
+        remote.load_module("deaths.so")["segfault"]()
+
+    with pytest.raises(TrackerError, match=r"max_retry=2.*SIGSEGV") as caught:
+        farm.request_and_run("fragile", run, max_retry=2, wait_timeout=10)
+    assert isinstance(caught.value.__cause__, SessionCrashedError)
+    assert len(runs) == 2
+    wait_until(lambda: free(farm, "fragile") == 1, "the device is free")
+
+
+def test_an_error_that_would_come_again(board: Any, farm: rpc.TrackerSession) -> None:
+    """What the remote function raises is raised, after one run."""
+    board("strict")
+    runs: List[int] = []
+
+    def run(remote: rpc.RPCSession) -> None:
+        runs.append(1)
+        remote.get_function("rpc.test.except")("wrong")
+
+    with pytest.raises(ValueError, match=r"^wrong$"):
+        farm.request_and_run("strict", run, max_retry=3)
+    assert len(runs) == 1
+
+
+def test_a_tracked_server_that_is_killed_in_a_call(
+    board: Any, farm: rpc.TrackerSession, deaths: str
+) -> None:
+    """The call is over within a second, with an error that says so."""
+    server = board("killed")
+    with farm.request("killed") as remote:
+        remote.upload(deaths)
+        module = remote.load_module("deaths.so")
+        thread = threading.Thread(target=_kill_when_started, args=(server,))
+        thread.start()
+        with pytest.raises(ConnectionLostError):
+            module["spin"]()
+        thread.join()
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tracker_addr": ("127.0.0.1", 9190)}, "Need key"),
+        ({"key": "two words"}, "has a blank in it"),
+        ({"key": "nul\0"}, "has a blank in it"),
+        ({"port": 65536}, "port 65536 is none"),
+        ({"port": -1}, "port -1 is none"),
+    ],
+)
+def test_arguments_that_cannot_go_together(options: Any, message: str) -> None:
+    """Are refused before anything is started."""
+    with pytest.raises(ValueError, match=message):
+        rpc.Server(**{"port": 0, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        (
+            {"is_proxy": True},
+            r"^is_proxy=True is not supported in this version, only False; .*cu",
+        ),
+        ({"load_library": "some.so"}, r"^load_library='some\.so' is not .*remote\.load_module"),
+        ({"no_fork": True}, r"^no_fork=True is not .*safe to fork"),
+        ({"server_init_callback": print}, r"^server_init_callback=.*rpc_server\.main\(\)"),
+        ({"reuse_addr": False}, r"^reuse_addr=False is not .*only True;"),
+        ({"timeout": 5.0}, r"^timeout=5\.0 is not .*session_timeout"),
+    ],
+)
+def test_arguments_that_only_tvm_has(options: Any, instead: str) -> None:
+    """Are refused before anything is started, with what to do instead."""
+    with pytest.raises(ValueError, match=instead):
+        rpc.Server(port=0, **options)
+    if "timeout" in options or "reuse_addr" in options:
+        with pytest.raises(ValueError, match=next(iter(options))):
+            rpc.Tracker(port=0, **options)
+
+
+def test_the_order_of_the_arguments(tmp_path: Path, tracker: rpc.Tracker) -> None:
+    """It is TVM's, so that a call of tvm.rpc.Server or Tracker means the same here."""
+    address = (tracker.host, tracker.port)
+    with open(tmp_path / "log", "w") as log, rpc.Server(
+        "127.0.0.1", 0, 9199, False, address, "order", None, None, True, False, None, True, log=log
+    ) as server, rpc.connect_tracker(*address) as farm, farm.request("order") as remote:
+        assert remote.peer == (server.host, server.port)
+    with rpc.Tracker("127.0.0.1", 0, 9199, True, True, None) as other:
+        assert other.program.alive
+    names = list(inspect.signature(rpc.Server).parameters)
+    assert names[:5] == ["host", "port", "port_end", "is_proxy", "tracker_addr"]
+    assert names[5:9] == ["key", "load_library", "custom_addr", "silent"]
+    assert names[9:13] == ["no_fork", "server_init_callback", "reuse_addr", "timeout"]
+    names = list(inspect.signature(rpc.Tracker).parameters)
+    assert names[:6] == ["host", "port", "port_end", "silent", "reuse_addr", "timeout"]
+
+
+def test_a_program_with_functions_of_its_own() -> None:
+    """What it registered before it became a server, each session has."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from pytest_tvmrpc import runtime\n"
+        "from pytest_tvmrpc.exec import rpc_server\n"
+        "runtime.register_func('own.double', lambda x: 2 * x)\n"
+        "sys.exit(rpc_server.main(['--port', '0']))\n"
+    )
+    folder = Path(pytest_tvmrpc.__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline().rpartition(":")[2])
+            with rpc.connect("127.0.0.1", port) as remote:
+                assert remote.get_function("own.double")(21) == 42
+        finally:
+            process.terminate()
+
+
+def test_a_server_with_a_key(start_server: Any) -> None:
+    """Without a tracker, the key itself opens a session."""
+    server = start_server(key="jetson")
+    with server.connect(key="jetson") as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    with pytest.raises(KeyMismatchError):
+        server.connect()
+
+
+def test_a_server_that_cannot_start(tmp_path: Path) -> None:
+    """What it printed is part of the error."""
+    with open(tmp_path / "log", "w+") as log, pytest.raises(
+        StartError, match=r"did not start, it exited with 1: cannot bind"
+    ):
+        rpc.Server(host="192.0.2.1", port=0, log=log)
+
+
+def test_terminate_twice(start_server: Any) -> None:
+    """The second does nothing."""
+    server = start_server().server
+    server.terminate()
+    server.terminate()
+    assert server.program.ended() == "exited with 0"

@@ -1,0 +1,230 @@
+"""A session's process: how it ends, what its client hears, what is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
+
+import pytest
+
+from pytest_tvmrpc.errors import RPCError, remote_error
+from pytest_tvmrpc.protocol.dialect import FFI
+from pytest_tvmrpc.server.directory import make_directory
+from pytest_tvmrpc.server.worker import Worker, WorkerState
+from pytest_tvmrpc.session.serving import Progress
+
+Begin = Callable[..., Worker]
+
+# Python 3.12 warns of forks in processes with threads, as pytest-xdist's are; the server has none.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+class Client:
+    """The other end of a session's socket."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.socket, self.served = socket.socketpair()
+        self.socket.settimeout(deadline_s)
+
+    def told(self) -> List[RPCError]:
+        """The errors that it was told before the socket was closed."""
+        content = b"".join(iter(lambda: self.socket.recv(4096), b""))
+        return [
+            remote_error(str(FFI.decode_values(content, 12, len(content))[0])) for _ in content[:1]
+        ]
+
+
+@pytest.fixture(name="client")
+def _client(deadline_s: float) -> Iterator[Client]:
+    """A client that has been admitted."""
+    client = Client(deadline_s)
+    with client.socket, client.served:
+        yield client
+
+
+@pytest.fixture(name="begin")
+def _begin(client: Client) -> Iterator[Begin]:
+    """``begin(serve, session_timeout=0)``: a session that does just that."""
+    workers: List[Worker] = []
+
+    def begin(serve: Callable[..., Any], session_timeout: float = 0.0) -> Worker:
+        workers.append(
+            Worker(
+                client.served,
+                "somewhere",
+                make_directory(),
+                session_timeout,
+                serve,
+                [client.socket.fileno()],
+            )
+        )
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        if worker.state is not WorkerState.EXITED:
+            worker.stop(time.monotonic(), 0)
+            worker.tick(time.monotonic(), 0)
+            ended(worker)
+        worker.directory.remove()
+
+
+def ended(worker: Worker) -> str:
+    """Waits for the end of the process; how it ended. What it had is released."""
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    outcome = worker.reap()
+    assert outcome is not None
+    assert worker.connection.fileno() == -1
+    worker.dispose()
+    worker.dispose()
+    return outcome
+
+
+def calling(then: Callable[[], object]) -> Callable[..., None]:
+    """A session that is in a call when it does this."""
+
+    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
+        progress[0] = Progress.CALLING
+        then()
+
+    return serve
+
+
+def die(number: int) -> Callable[[], None]:
+    """Ends the process by a signal, without the report of pytest's faulthandler."""
+
+    def act() -> None:
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    return act
+
+
+def wait_for_ever() -> None:
+    """Does nothing, until it is killed."""
+    while True:
+        signal.pause()
+
+
+def test_a_clean_end(begin: Begin, client: Client) -> None:
+    """The client just sees the end; what the session wrote is in its directory."""
+
+    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
+        assert os.getcwd() == os.path.realpath(directory)
+        os.makedirs("a/b")
+        Path("a/b/c").write_text("abc")
+        connection.sendall(b"served")
+
+    worker = begin(serve)
+    assert client.socket.recv(6) == b"served"
+    assert ended(worker) == "session ended"
+    assert client.told() == []
+    assert Path(worker.directory.path, "a/b/c").read_text() == "abc"
+    assert worker.state is WorkerState.EXITED
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        (die(signal.SIGSEGV), "was killed by SIGSEGV"),
+        (die(signal.SIGKILL), "was killed by SIGKILL"),
+        (die(signal.SIGRTMIN + 5), "was killed by signal"),
+        (lambda: os._exit(3), "exited with 3"),
+        (lambda: os._exit(0), "exited with 0"),
+    ],
+    ids=["SIGSEGV", "SIGKILL", "a signal without a name", "exit", "clean exit"],
+)
+def test_a_crash_in_a_call(begin: Begin, client: Client, how: Any, outcome: str) -> None:
+    """The client is told how the process ended, and that it was in its call."""
+    worker = begin(calling(how))
+    assert outcome in ended(worker)
+    (error,) = client.told()
+    assert type(error).__name__ == "SessionCrashedError"
+    assert outcome in str(error)
+
+
+@pytest.mark.parametrize("progress", [Progress.IDLE, Progress.ANSWERING])
+def test_a_crash_out_of_a_call(begin: Begin, client: Client, progress: int) -> None:
+    """Where a word would be read as part of an answer, or as one to the next call, none is said."""
+
+    def serve(connection: socket.socket, directory: str, shared: memoryview) -> None:
+        shared[0] = progress
+        os._exit(3)
+
+    assert ended(begin(serve)) == "exited with 3"
+    assert client.told() == []
+
+
+def test_a_session_that_ends_within_a_request(begin: Begin, client: Client) -> None:
+    """By itself, as the client left or was told enough: that is no crash."""
+    assert ended(begin(calling(lambda: None))) == "session ended"
+    assert client.told() == []
+
+
+def test_an_expired_session(begin: Begin, client: Client) -> None:
+    """It is ended when its time is up, by a number of seconds in the words of TVM."""
+    worker = begin(calling(wait_for_ever), session_timeout=2)
+    now = time.monotonic()
+    worker.tick(now, 0.5)
+    assert worker.state is WorkerState.SERVING
+    due = worker.next_wakeup()
+    assert due is not None
+    assert now < due <= now + 2
+    worker.tick(due, 0.5)
+    assert worker.state is WorkerState.STOPPING
+    assert ended(worker) == "session expired"
+    (error,) = client.told()
+    assert type(error).__name__ == "RPCSessionTimeoutError"
+    assert str(error) == (
+        'Your 2.0s session has expired, try to increase the "session_timeout" value.'
+    )
+
+
+def test_who_does_not_listen_is_killed(begin: Begin, client: Client) -> None:
+    """SIGTERM first, SIGKILL when the grace is over."""
+
+    def stubborn() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        client.served.sendall(b"!")
+        wait_for_ever()
+
+    worker = begin(calling(stubborn))
+    assert client.socket.recv(1) == b"!"
+    now = time.monotonic()
+    worker.stop(now, 0.5)
+    worker.stop(now + 0.2, 0.5)
+    assert worker.next_wakeup() == now + 0.5
+    worker.tick(now + 0.4, 0.5)
+    assert worker.reap() is None
+    worker.tick(now + 0.5, 0.5)
+    assert ended(worker) == "was killed by SIGKILL"
+
+
+def test_a_client_that_left(begin: Begin) -> None:
+    """The process has its grace to notice, then it is killed."""
+    worker = begin(calling(wait_for_ever))
+    now = time.monotonic()
+    worker.expect_end(now + 1)
+    assert worker.next_wakeup() == now + 1
+    worker.tick(now + 1, 0.5)
+    assert ended(worker) == "was killed by SIGKILL"
+
+
+def test_descriptors_of_the_parent(begin: Begin, client: Client) -> None:
+    """A session's process has closed those that it was told to: it holds nobody else's ends."""
+    theirs = client.socket.fileno()
+
+    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
+        try:
+            os.fstat(theirs)
+        except OSError:
+            connection.sendall(b"closed")
+
+    worker = begin(serve)
+    assert client.socket.recv(6) == b"closed"
+    ended(worker)
