@@ -1,0 +1,1 @@
+"""The tracker: who serves which key, who waits for one. A pure scheduler, an asyncio rim."""
