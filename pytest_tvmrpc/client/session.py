@@ -1,0 +1,338 @@
+"""RPCSession: one server's functions, files, modules and devices. Opens no connection."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import operator
+import os
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
+
+from .. import dlpack
+from ..dlpack import OpaquePointer, TensorRecord
+from ..errors import LocalProtocolError
+from ..protocol.codes import RPCCode
+from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
+from ..runtime.device.api import device as find_device
+from ..runtime.module import Module
+from ..runtime.tensor import Tensor
+from .functions import PLAIN, RemoteFunction, RemoteModule, RemoteObject
+from .tensors import RemoteDevice, RemoteDeviceAPI, ReturnedMemory
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..session.endpoint import Endpoint, Meter
+
+_USUAL = (
+    "tvm.rpc.server.upload",
+    "tvm.rpc.server.load_module",
+    "tvm.rpc.server.ModuleGetFunction",
+    "runtime.RPCTimeEvaluator",
+    "tvm.rpc.server.download",
+)
+"""What nearly every session needs, looked up together when the first of them is."""
+
+
+class RPCSession:
+    """A session with a server, made by `connect` or `TrackerSession.request`.
+
+    It ends with `close()`, at the end of its ``with`` block, or when it and everything that
+    came from it have been dropped.
+
+    Attributes:
+        peer: the server's host and port.
+        meter: the session's calls, bytes and seconds.
+        queued_s: seconds that the tracker's queue took.
+        connect_s: seconds that connection and handshake took.
+        ask: the endpoint's own ``call``, for the functions of the session.
+    """
+
+    def __init__(self, endpoint: Endpoint, peer: Tuple[str, int]) -> None:
+        self.peer = peer
+        self.queued_s = 0.0
+        self.connect_s = 0.0
+        self._endpoint = endpoint
+        self.ask = endpoint.call
+        self._api = RemoteDeviceAPI(endpoint)
+        self._handles: Dict[str, int] = {}
+
+    # Life
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session is over, by `close()` or because the connection was lost."""
+        return self._endpoint.closed_because is not None
+
+    @property
+    def meter(self) -> Meter:
+        """What went over the session so far."""
+        return self._endpoint.meter
+
+    def close(self) -> None:
+        """Ends the session; the server frees everything at once. May be called twice.
+
+        Functions, modules and tensors of the session may outlive it; using one raises
+        `ConnectionLostError`.
+        """
+        self._endpoint.close()
+
+    def __enter__(self) -> RPCSession:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: Optional[type],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"closed: {self._endpoint.closed_because}" if self.closed else "open"
+        return f"<RPCSession {self.peer[0]}:{self.peer[1]}, {state}>"
+
+    # Functions and modules
+
+    def get_function(self, name: str) -> RemoteFunction:
+        """A global function of the server.
+
+        Raises:
+            AttributeError: the server has none of this name.
+        """
+        handle = self._endpoint.syscall(RPCCode.GET_GLOBAL_FUNC, name)
+        if not handle:
+            raise AttributeError(
+                f"Module has no function '{name}': the server at {self.peer[0]}:{self.peer[1]} "
+                "has no global function of this name"
+            )
+        return RemoteFunction(self, int(handle), name)
+
+    def system_lib(self) -> RemoteModule:
+        """The module of the functions that are linked into the server."""
+        module: RemoteModule = self.get_function("ffi.SystemLib")()
+        return module
+
+    def load_module(self, path: Union[str, "os.PathLike[str]"]) -> RemoteModule:
+        """Loads a library that was uploaded.
+
+        Args:
+            path: its name on the server, as `upload` was told or chose it.
+
+        Raises:
+            RemoteError: it is not there, or does not fit the server's machine.
+        """
+        loaded: RemoteModule = self.call_server("load_module", os.fspath(path))
+        return loaded
+
+    # Files
+
+    def upload(
+        self,
+        data: Union[str, "os.PathLike[str]", bytes, bytearray, memoryview],
+        target: Optional[str] = None,
+    ) -> None:
+        """Puts a file into the session's directory on the server.
+
+        Args:
+            data: the path of a local file, or the bytes themselves.
+            target: its name there; a local file's own name by default.
+
+        Raises:
+            ValueError: bytes without a target.
+            FileNotFoundError: there is no such local file.
+            RemoteError: the server refused, e.g. a name that leads outside of the directory.
+        """
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            if target is None:
+                raise ValueError("target must present when file is a bytearray")
+            self.call_server("upload", target, data)
+            return
+        with _file_content(data) as content:
+            self.call_server("upload", target or os.path.basename(os.fspath(data)), content)
+
+    def download(self, path: str) -> bytearray:
+        """The content of a file in the session's directory on the server.
+
+        Raises:
+            RemoteError: there is no such file.
+        """
+        content = self.ask(self._server_function("download"), (path,), f"downloading {path}")
+        return content if isinstance(content, bytearray) else bytearray(content)
+
+    def remove(self, path: str) -> None:
+        """Removes a file from the session's directory; one that is not there is no error."""
+        self.call_server("remove", path)
+
+    def listdir(self, path: str = ".") -> str:
+        """The names in a directory of the session, with commas between them.
+
+        Raises:
+            AttributeError: TVM's Python server has no such function.
+        """
+        names: str = self.call_server("listdir", path)
+        return names
+
+    # Devices
+
+    def device(self, dev_type: Union[int, str], dev_id: int = 0) -> RemoteDevice:
+        """A device of the server: by TVM's name of its kind, or its number.
+
+        Raises:
+            ValueError: there is no such kind of device.
+        """
+        return RemoteDevice(find_device(dev_type, dev_id), self, self._api)
+
+    def cpu(self, dev_id: int = 0) -> RemoteDevice:
+        """The server's CPU."""
+        return self.device("cpu", dev_id)
+
+    def cuda(self, dev_id: int = 0) -> RemoteDevice:
+        """A CUDA GPU of the server."""
+        return self.device("cuda", dev_id)
+
+    def cl(self, dev_id: int = 0) -> RemoteDevice:
+        """An OpenCL device of the server."""
+        return self.device("opencl", dev_id)
+
+    def vulkan(self, dev_id: int = 0) -> RemoteDevice:
+        """A Vulkan device of the server."""
+        return self.device("vulkan", dev_id)
+
+    def metal(self, dev_id: int = 0) -> RemoteDevice:
+        """A Metal device of the server."""
+        return self.device("metal", dev_id)
+
+    def rocm(self, dev_id: int = 0) -> RemoteDevice:
+        """A ROCm GPU of the server."""
+        return self.device("rocm", dev_id)
+
+    def ext_dev(self, dev_id: int = 0) -> RemoteDevice:
+        """An extension device of the server."""
+        return self.device("ext_dev", dev_id)
+
+    def hexagon(self, dev_id: int = 0) -> RemoteDevice:
+        """A Hexagon DSP of the server."""
+        return self.device("hexagon", dev_id)
+
+    def webgpu(self, dev_id: int = 0) -> RemoteDevice:
+        """A WebGPU device of the server."""
+        return self.device("webgpu", dev_id)
+
+    # For the objects of this session
+
+    def call(self, handle: int, arguments: Tuple[Any, ...], name: str) -> Any:
+        """Calls a function by its handle; values are translated both ways."""
+        __tracebackhide__ = True
+        result = self.ask(handle, arguments, name, self.sent)
+        return result if type(result) in PLAIN else self.received(result)
+
+    def call_server(self, name: str, *arguments: Any) -> Any:
+        """Calls one of the functions that every server has."""
+        __tracebackhide__ = True
+        return self.call(self._server_function(name), arguments, name)
+
+    def _server_function(self, name: str) -> int:
+        """The handle of such a function; kept, and looked up along with the other usual ones."""
+        full_name = name if name.startswith("runtime.") else f"tvm.rpc.server.{name}"
+        handle = self._handles.get(full_name)
+        if handle is None:
+            names = [full_name, *(usual for usual in _USUAL if usual != full_name)]
+            names = [wanted for wanted in names if wanted not in self._handles]
+            self._handles.update(zip(names, self._endpoint.get_functions(names)))
+            handle = self._handles[full_name]
+        if not handle:
+            raise AttributeError(
+                f"the server at {self.peer[0]}:{self.peer[1]} has no function {full_name}"
+            )
+        return handle
+
+    def release(self, handle: int) -> None:
+        """Lets go of a function, module or object, with the next request."""
+        self._endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(handle))
+
+    def sent(self, value: Any) -> Any:
+        """What stands for a value on the wire."""
+        __tracebackhide__ = True
+        if type(value) is Tensor:
+            if getattr(value.memory, "endpoint", None) is not self._endpoint:
+                raise ValueError(
+                    f"a tensor on {value.device!r} is not on this server; "
+                    "make it with tensor(array, remote.cpu(0)), or copy it there with copyto"
+                )
+            return value.record
+        if isinstance(value, RemoteFunction):
+            return FunctionHandle(self._own(value).handle)
+        if isinstance(value, RemoteModule):
+            return ModuleHandle(self._own(value).handle)
+        if isinstance(value, RemoteObject):
+            return ObjectHandle(self._own(value).handle)
+        if isinstance(value, RemoteDevice):
+            return dlpack.Device(*self._own(value))
+        if isinstance(value, dlpack.Device):
+            raise ValueError(
+                f"Can not pass in local device {value!r}; use one of the session, as remote.cpu(0)"
+            )
+        if isinstance(value, Module):
+            raise ValueError("Cannot pass a non-RPC module to remote; load it there")
+        if isinstance(value, (memoryview, TensorRecord)):
+            return value
+        if isinstance(value, str):
+            return str(value)
+        if getattr(value, "shape", ()) and hasattr(value, "__array__"):
+            raise LocalProtocolError(
+                f"an array of shape {value.shape} cannot be sent; make a tensor of it on the "
+                "device first: runtime.tensor(array, remote.cpu(0))"
+            )
+        if type(value).__name__ in ("bool", "bool_") and hasattr(value, "dtype"):
+            return bool(value)  # NumPy's, which is no index
+        with contextlib.suppress(TypeError):
+            return operator.index(value)  # NumPy's integers among them
+        if hasattr(value, "__float__") and not getattr(value, "shape", ()):
+            return float(value)
+        pointer = getattr(value, "value", 0)
+        if type(value).__name__ == "c_void_p":
+            return OpaquePointer(pointer or 0)
+        return value  # which the encoder refuses, with a message of its own
+
+    def _own(self, value: Any) -> Any:
+        if value.session is not self:
+            raise ValueError(
+                f"Cannot pass {value!r} into a different remote session; "
+                "get it from the session that it is passed to"
+            )
+        return value
+
+    def received(self, result: Any) -> Any:
+        """The object for what came over the wire."""
+        kind = type(result)
+        if kind is FunctionHandle:
+            return RemoteFunction(self, int(result), "a returned function")
+        if kind is ModuleHandle:
+            return RemoteModule(self, int(result))
+        if kind is ObjectHandle:
+            return RemoteObject(self, int(result))
+        if kind is TensorResult:
+            record = result.record
+            memory = ReturnedMemory(self._endpoint, record, result.handle)
+            device = RemoteDevice(find_device(*record.device), self, self._api)
+            return Tensor(memory, record.shape, record.dtype, device, record.byte_offset)
+        if kind is dlpack.Device:
+            return RemoteDevice(find_device(*result), self, self._api)
+        return bytes(result) if kind is bytearray else result
+
+
+@contextlib.contextmanager
+def _file_content(path: Union[str, "os.PathLike[str]"]) -> Iterator[Any]:
+    """A file's bytes without reading them into memory: the kernel sends them from its cache."""
+    with open(path, "rb") as file:
+        nbytes = os.fstat(file.fileno()).st_size
+        if not nbytes:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ) as mapped:
+            content = memoryview(mapped)
+            try:
+                yield content
+            finally:
+                content.release()

@@ -1,0 +1,49 @@
+"""The names of ``tvm.rpc``, gathered from where they are made, when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from .client.connect import connect
+    from .client.session import RPCSession
+    from .client.tracker import TrackerSession, connect_tracker
+    from .errors import RemoteError, RPCError, RPCSessionTimeoutError
+    from .server.launch import Server
+    from .tracker.launch import Tracker
+
+__all__ = [
+    "RPCError",
+    "RPCSession",
+    "RPCSessionTimeoutError",
+    "RemoteError",
+    "Server",
+    "Tracker",
+    "TrackerSession",
+    "connect",
+    "connect_tracker",
+]
+
+_HOMES = {
+    "RPCError": "errors",
+    "RPCSession": "client.session",
+    "RPCSessionTimeoutError": "errors",
+    "RemoteError": "errors",
+    "Server": "server.launch",
+    "Tracker": "tracker.launch",
+    "TrackerSession": "client.tracker",
+    "connect": "client.connect",
+    "connect_tracker": "client.tracker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__package__}.{home}"), name)
+
+
+def __dir__() -> List[str]:
+    return __all__
