@@ -1,0 +1,211 @@
+"""Who is measured: our stack and TVM's, behind one small protocol. Measures nothing.
+
+Both have the same names, as ours are TVM's: what a session, a tensor or a module can do is not
+wrapped. What differs is how programs are started, and how a session ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import socket
+import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from .goals import OURS, TVM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Address = tuple[str, int]
+
+LOOPBACK = "127.0.0.1"
+PORTS_TRIED = 200  # TVM searches a range; where ours asks the system for any port
+
+
+class Runtime(Protocol):
+    """The functions of ``tvm.runtime`` that are used."""
+
+    def tensor(self, arr: Any, device: Any) -> Any: ...
+
+    def empty(self, shape: tuple[int, ...], dtype: str, device: Any) -> Any: ...
+
+
+class Session(Protocol):
+    """What is used of an RPCSession."""
+
+    def get_function(self, name: str) -> Any: ...
+
+    def upload(self, data: Any, target: str | None = None) -> None: ...
+
+    def download(self, path: str) -> bytearray: ...
+
+    def load_module(self, path: str) -> Any: ...
+
+    def cpu(self, dev_id: int = 0) -> Any: ...
+
+
+class Stack(Protocol):
+    """A client, a server and a tracker that belong together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def tracker(self) -> AbstractContextManager[Address]:
+        """A tracker in a process of its own."""
+        ...
+
+    def server(
+        self, tracker: Address | None = None, key: str = ""
+    ) -> AbstractContextManager[Address]:
+        """A server in a process of its own."""
+        ...
+
+    def connect(self, address: Address) -> Session: ...
+
+    def connect_tracker(self, address: Address) -> Any: ...
+
+    def close(self, session: Session) -> None:
+        """Ends a session; nothing of it may be used later."""
+        ...
+
+
+class OurStack:
+    """pytest_tvmrpc, as users import it."""
+
+    name = OURS
+
+    def __init__(self) -> None:
+        package = importlib.import_module("pytest_tvmrpc")
+        self._rpc = package.rpc
+        self.runtime: Runtime = package.runtime
+        self.version: str = package.__version__
+
+    @contextlib.contextmanager
+    def tracker(self) -> Iterator[Address]:
+        with self._rpc.Tracker(host=LOOPBACK, port=0, silent=True) as tracker:
+            yield (LOOPBACK, tracker.port)
+
+    @contextlib.contextmanager
+    def server(self, tracker: Address | None = None, key: str = "") -> Iterator[Address]:
+        with self._rpc.Server(
+            host=LOOPBACK, port=0, tracker_addr=tracker, key=key, silent=True
+        ) as server:
+            yield (LOOPBACK, server.port)
+
+    def connect(self, address: Address) -> Session:
+        session: Session = self._rpc.connect(*address)
+        return session
+
+    def connect_tracker(self, address: Address) -> Any:
+        return self._rpc.connect_tracker(*address)
+
+    def close(self, session: Session) -> None:
+        session.close()  # type: ignore[attr-defined]
+
+
+class TvmStack:
+    """apache-tvm, as its documentation uses it."""
+
+    name = TVM
+
+    def __init__(self) -> None:
+        self._rpc = importlib.import_module("tvm.rpc")
+        self.runtime: Runtime = importlib.import_module("tvm.runtime")
+        self.version = importlib.metadata.version("apache-tvm")
+
+    @contextlib.contextmanager
+    def tracker(self) -> Iterator[Address]:
+        port = free_port()
+        module = importlib.import_module("tvm.rpc.tracker")  # wants tornado; the rest does not
+        with _silent_children():
+            tracker = module.Tracker(LOOPBACK, port, port + PORTS_TRIED, silent=True)
+        try:
+            yield (LOOPBACK, tracker.port)
+        finally:
+            tracker.terminate()
+
+    @contextlib.contextmanager
+    def server(self, tracker: Address | None = None, key: str = "") -> Iterator[Address]:
+        port = free_port()
+        with _silent_children():
+            server = self._rpc.Server(
+                LOOPBACK, port, port + PORTS_TRIED, tracker_addr=tracker, key=key, silent=True
+            )
+        try:
+            yield (LOOPBACK, server.port)
+        finally:
+            server.terminate()
+
+    def connect(self, address: Address) -> Session:
+        session: Session = self._rpc.connect(*address)
+        return session
+
+    def connect_tracker(self, address: Address) -> Any:
+        return self._rpc.connect_tracker(*address)
+
+    def close(self, session: Session) -> None:
+        """Nothing: TVM's session ends when the last name for it is gone."""
+
+
+class Absent(NamedTuple):
+    """A stack that cannot be measured here, and why."""
+
+    name: str
+    reason: str
+
+
+def find_stacks(names: set[str]) -> tuple[list[Stack], list[Absent]]:
+    """The stacks that can be measured, and those that cannot. Imports TVM only when it is named."""
+    found: list[Stack] = []
+    absent: list[Absent] = []
+    for name, make in ((OURS, OurStack), (TVM, TvmStack)):
+        if name not in names:
+            absent.append(Absent(name, ""))
+            continue
+        try:
+            found.append(make())
+        except Exception as error:  # TVM's import fails in many ways; each is a remark
+            absent.append(Absent(name, _why_not(name, error)))
+    return found, absent
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return min(int(probe.getsockname()[1]), 65535 - PORTS_TRIED)
+
+
+def _why_not(name: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == "tvm":
+        return "not installed (pip install apache-tvm tornado)"
+    return f"cannot be imported: {' '.join(str(error).split())}"[:200]
+
+
+@contextlib.contextmanager
+def _silent_children() -> Iterator[None]:
+    """Children that are started inside write their errors nowhere.
+
+    TVM's tracker and server log to the standard error that they inherit, whatever `silent` says:
+    each connection of a session that ends would be a line through our table.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nowhere)
+        os.close(kept)
