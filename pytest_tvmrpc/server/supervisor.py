@@ -115,7 +115,10 @@ class Supervisor:
         if self._ready is not None:
             ready, self._ready = self._ready, None
             ready()
-            preload()
+            try:
+                preload()
+            except OSError as error:  # no descriptors or memory are left just now
+                self._report(f"sessions will start slowly: {error}")
 
     def watch(self, descriptor: int, events: int, happened: Callable[[int], None]) -> None:
         """Calls back when something of `events` happens at the descriptor."""

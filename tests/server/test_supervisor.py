@@ -29,9 +29,12 @@ from pytest_tvmrpc.errors import (
     SessionCrashedError,
     StartError,
 )
+from pytest_tvmrpc.network import listen
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI
 from pytest_tvmrpc.runtime.toolchain import compile_library
+from pytest_tvmrpc.server import supervisor
+from pytest_tvmrpc.server.config import ServerConfig
 from pytest_tvmrpc.server.registration import Registration
 from pytest_tvmrpc.server.supervisor import _TrackerLink
 
@@ -218,6 +221,22 @@ def test_no_descriptors_are_left(start_server: Any, dial: Dial, wait_until: Wait
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
         thread.join()
     assert server.serves()
+
+
+def test_no_descriptors_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes sessions start fast cannot be loaded then: the server says so, and goes on."""
+
+    def preload() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(supervisor, "preload", preload)
+    lines: List[str] = []
+    with listen("127.0.0.1", 0) as listener:
+        starting = supervisor.Supervisor(
+            ServerConfig(), listener, lines.append, lambda: lines.append("ready")
+        )
+        starting.say_ready()
+    assert lines == ["ready", "sessions will start slowly: [Errno 24] Too many open files"]
 
 
 def test_silence_has_a_limit(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
