@@ -117,7 +117,7 @@ class Supervisor:
             ready()
             try:
                 preload()
-            except OSError as error:  # no descriptors or memory are left just now
+            except (ImportError, OSError, MemoryError) as error:  # nothing can be opened just now
                 self._report(f"sessions will start slowly: {error}")
 
     def watch(self, descriptor: int, events: int, happened: Callable[[int], None]) -> None:

@@ -219,7 +219,7 @@ def _become_session(
         serve(connection, directory, progress)
         progress[0] = Progress.IDLE  # whatever was cut short: this is no exit() within a request
         status = 0
-    except BaseException:
+    except BaseException:  # of the child alone: it is told, and the child ends with status 1
         import traceback
 
         traceback.print_exc()
