@@ -9,6 +9,7 @@ closes and the child exits.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,7 +19,9 @@ from typing import (
     IO,
     TYPE_CHECKING,
     Any,
+    Callable,
     Dict,
+    Iterator,
     List,
     Mapping,
     Optional,
@@ -32,6 +35,7 @@ from .errors import StartError
 
 if TYPE_CHECKING:
     import argparse
+    import asyncio
     import socket
     import subprocess
     from types import TracebackType
@@ -41,9 +45,11 @@ _BOOTSTRAP = (
     "s = u.spec_from_file_location("
     "'pytest_tvmrpc', {init!r}, submodule_search_locations=[{folder!r}]); "
     "m = sys.modules['pytest_tvmrpc'] = u.module_from_spec(s); s.loader.exec_module(m); "
-    "from pytest_tvmrpc import background; sys.exit(background.run_child())"
+    "{entry}"
 )
 """Finds this very package and nothing that lies beside it: a child sees what a bare board has."""
+
+_CHILD = "from pytest_tvmrpc import background; sys.exit(background.run_child())"
 
 _Running = TypeVar("_Running", bound="RunningProgram")
 
@@ -60,6 +66,7 @@ class Program:
         module: the full name of the module; its ``main(arguments)`` is called in the child.
         arguments: its command line, without the hidden options, which are added here.
         listener: a bound and listening socket that the child shall serve; stays the caller's.
+        inherit: other descriptors that the child shall have, under the same numbers.
         log: where the child's output goes: a file, a descriptor, or None for our own stderr.
         start_timeout_s: how long the child may take until it announces its port.
         need_site: whether the child must see site-packages; start-up is slower with them.
@@ -70,6 +77,7 @@ class Program:
     Attributes:
         port: the port that the child announced.
         pid: the child's process id, which is its process group's, too.
+        announced: all that the child announced, by name.
     """
 
     def __init__(
@@ -81,10 +89,12 @@ class Program:
         log: Union[int, IO[Any], None] = None,
         start_timeout_s: float = 20.0,
         need_site: bool = False,
+        inherit: Sequence[int] = (),
     ) -> None:
         self.module = module
         self.port = 0
         self.pid = 0
+        self.announced: Dict[str, Any] = {}
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._lifeline = -1
         self._owner = os.getpid()
@@ -92,7 +102,7 @@ class Program:
         parent_fd, self._lifeline = os.pipe()
         ready_read, ready_fd = os.pipe()
         try:
-            self._spawn(arguments, listener, output, (parent_fd, ready_fd), need_site)
+            self._spawn(arguments, listener, output, (parent_fd, ready_fd), need_site, inherit)
             os.close(ready_fd)
             ready_fd = -1
             self.port = self._await_port(ready_read, start_timeout_s, output)
@@ -111,19 +121,17 @@ class Program:
         output: _Output,
         pipes: Tuple[int, int],
         need_site: bool,
+        inherit: Sequence[int],
     ) -> None:
         import subprocess  # 11 ms, and the child imports this module, too
 
         parent_fd, ready_fd = pipes
         hidden = ["--parent-fd", str(parent_fd), "--ready-fd", str(ready_fd)]
-        inherited = [parent_fd, ready_fd]
+        inherited = [parent_fd, ready_fd, *inherit]
         if listener is not None:
             hidden += ["--listen-fd", str(listener.fileno())]
             inherited.append(listener.fileno())
-        folder = os.path.dirname(os.path.abspath(__file__))
-        bootstrap = _BOOTSTRAP.format(init=os.path.join(folder, "__init__.py"), folder=folder)
-        command = [sys.executable, *_interpreter_flags(need_site)]
-        command += ["-c", bootstrap, self.module, *arguments, *hidden]
+        command = [*interpreter(_CHILD, need_site), self.module, *arguments, *hidden]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -148,6 +156,7 @@ class Program:
             word = {"error": f"it announced {line[:80]!r}"}
         port = word.get("port")
         if isinstance(port, int):
+            self.announced = word
             return port
         # It is about to end by itself, or has ended; how it did is part of the story.
         ended = self._wait(_STOP_LIMIT_S) and self.ended()
@@ -246,6 +255,11 @@ class RunningProgram:
         self.host = host
         self.port = program.port
 
+    @property
+    def proc(self) -> Program:
+        """The process, under TVM's name for it."""
+        return self.program
+
     def terminate(self) -> None:
         """Ends it, with all that it started, and waits for it. May be called twice."""
         self.program.terminate()
@@ -330,11 +344,25 @@ def _own_stderr() -> int:
     return 2
 
 
-def _interpreter_flags(need_site: bool) -> List[str]:
+def interpreter(entry: str, need_site: bool) -> List[str]:
+    """The command of a new interpreter that has this very package, and runs `entry`.
+
+    Args:
+        entry: a statement; ``sys`` is imported.
+        need_site: whether it must see site-packages; start-up is slower with them.
+    """
     flags = ["-B"] if sys.dont_write_bytecode else []
     # -I: like -E, and the current folder is not searched for modules. Without site, an
     # interpreter is up in 10 to 20 ms instead of 35 and more.
-    return flags if need_site else [*flags, "-I", "-S"]
+    flags += [] if need_site else ["-I", "-S"]
+    folder = os.path.dirname(os.path.abspath(__file__))
+    init = os.path.join(folder, "__init__.py")
+    return [
+        sys.executable,
+        *flags,
+        "-c",
+        _BOOTSTRAP.format(init=init, folder=folder, entry=entry),
+    ]
 
 
 def _read_line(descriptor: int, limit_s: float) -> Optional[bytes]:
@@ -364,10 +392,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=int, default=None, help=argparse.SUPPRESS)
 
 
-def announce(ready_fd: Optional[int], port: int) -> None:
+def announce(ready_fd: Optional[int], port: int, **more: Any) -> None:
     """Tell the parent, if there is one waiting, the port on which this program now serves."""
     if ready_fd is not None:
-        _say(ready_fd, {"port": port})
+        _say(ready_fd, {"port": port, **more})
 
 
 def refuse(ready_fd: Optional[int], reason: str) -> None:
@@ -395,7 +423,7 @@ def run_child() -> int:
     descriptors = {
         option: int(value)
         for option, value in zip(arguments, arguments[1:])
-        if option in ("--ready-fd", "--parent-fd", "--listen-fd")
+        if option in ("--ready-fd", "--parent-fd", "--listen-fd", "--callback-fd")
     }
     for descriptor in descriptors.values():
         os.set_inheritable(descriptor, False)  # not for the programs that this one starts
@@ -408,6 +436,38 @@ def run_child() -> int:
             _say(ready_fd, {"error": f"{type(error).__name__}: {error}"})
         raise
     return status
+
+
+@contextlib.contextmanager
+def stoppable(
+    loop: asyncio.AbstractEventLoop, parent_fd: Optional[int]
+) -> Iterator[Tuple[asyncio.AbstractEventLoop, asyncio.Future[None], Callable[[], None]]]:
+    """A loop, and what it waits for: SIGTERM, SIGINT, or the parent's end if there is a parent.
+
+    Yields:
+        The loop, which is closed afterwards; the future that is done then; what ends it as well.
+    """
+    import signal
+
+    stopped = loop.create_future()
+
+    def stop() -> None:
+        if not stopped.done():
+            stopped.set_result(None)
+
+    def watch_parent(parent_fd: int) -> None:
+        if not os.read(parent_fd, 1):
+            loop.remove_reader(parent_fd)
+            stop()
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        if parent_fd is not None:
+            loop.add_reader(parent_fd, watch_parent, parent_fd)
+        yield loop, stopped, stop
+    finally:
+        loop.close()
 
 
 def _is_open(descriptor: int, found: os.stat_result) -> bool:

@@ -80,6 +80,8 @@ _PLAIN = {"int": 0, "uint": 1, "float": 2, "handle": 3, "bfloat": 4, "complex": 
 _PLAIN_NAMES = {code: name for name, code in _PLAIN.items()}
 _DTYPE_TEXT = re.compile(r"(int|uint|float|handle|bfloat|complex)([0-9]*)(?:x([0-9]+))?")
 _SMALL_TEXT = re.compile(r"(bool|float[468]_[a-z0-9]+?)(?:x([0-9]+))?")
+_LEGACY_TEXT = re.compile(r"(e4m3|e5m2)_float8(x[0-9]+)?")
+_LEGACY_NAMES = {"e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}
 
 
 class DataType:
@@ -151,6 +153,9 @@ _dtypes: Dict[Tuple[int, int, int], DataType] = {}
 def _parse_dtype(text: str) -> Tuple[int, int, int]:
     if text in ("", "void"):
         return DataTypeCode.HANDLE, 0, 0
+    legacy = _LEGACY_TEXT.fullmatch(text)
+    if legacy is not None:
+        text = _LEGACY_NAMES[legacy.group(1)] + (legacy.group(2) or "")
     plain = _DTYPE_TEXT.fullmatch(text)
     small = _SMALL_TEXT.fullmatch(text)
     code, bits, lanes = -1, 0, 1
@@ -165,6 +170,41 @@ def _parse_dtype(text: str) -> Tuple[int, int, int]:
     if code < 0 or not 0 < bits < 256 or not 0 < lanes < 65536:  # DLDataType: u8, u16
         raise ValueError(f"{text!r} is no data type; expected e.g. 'float32', 'int8x4', 'bool'")
     return int(code), bits, lanes
+
+
+_LEGACY_NUMBERS: Dict[Tuple[int, int], Tuple[int, int]] = {
+    (DataTypeCode.BOOL, 8): (DataTypeCode.UINT, 1),
+    (DataTypeCode.FLOAT8_E4M3FN, 8): (DataTypeCode.BOOL, 8),
+    (DataTypeCode.FLOAT8_E5M2, 8): (DataTypeCode.FLOAT8_E3M4, 8),
+}
+_LEGACY_CUSTOM = 129
+"""From here on the numbers of TVM up to 0.20 belong to types that users registered."""
+
+
+def to_legacy(dtype: DataType) -> DataType:
+    """The type under the numbers of TVM up to 0.20, to which a 6 is a float8, and bool is uint1.
+
+    Raises:
+        ValueError: it had no such type, or had it with another size.
+    """
+    if dtype.code < DataTypeCode.BOOL or dtype.code >= _LEGACY_CUSTOM:
+        return dtype
+    numbers = _LEGACY_NUMBERS.get((dtype.code, dtype.bits))
+    if numbers is None or (dtype.code == DataTypeCode.BOOL and dtype.lanes != 1):
+        raise ValueError(
+            f"TVM up to 0.20 has no {dtype}; send the bytes through a view: "
+            "tensor._create_view((tensor.nbytes,), 'uint8')"
+        )
+    return DataType.of(int(numbers[0]), numbers[1], dtype.lanes)
+
+
+def from_legacy(dtype: DataType) -> DataType:
+    """What TVM up to 0.20 means by a type's numbers; uint1, its bool, is understood as it is."""
+    if dtype.bits == 8 and dtype.code in (DataTypeCode.BOOL, DataTypeCode.FLOAT8_E3M4):
+        is_e4m3 = dtype.code == DataTypeCode.BOOL
+        meant = DataTypeCode.FLOAT8_E4M3FN if is_e4m3 else DataTypeCode.FLOAT8_E5M2
+        return DataType.of(int(meant), 8, dtype.lanes)
+    return dtype
 
 
 class TypeIndex(enum.IntEnum):
@@ -197,6 +237,30 @@ class TypeIndex(enum.IntEnum):
     MAP = 72
     MODULE = 73
     RPC_OBJECT_REF = 115
+
+
+class ArgTypeCode(enum.IntEnum):
+    """The kind of a value up to TVM 0.20 (TVMArgTypeCode; tvm/runtime/c_runtime_api.h).
+
+    In memory, where compiled code reads it, and on the wire in the legacy dialect.
+    """
+
+    INT = 0
+    UINT = 1
+    FLOAT = 2
+    HANDLE = 3
+    NULL = 4
+    DATA_TYPE = 5
+    DEVICE = 6
+    DL_TENSOR = 7
+    OBJECT = 8
+    MODULE = 9
+    FUNCTION = 10
+    STR = 11
+    BYTES = 12
+    NDARRAY = 13
+    OBJECT_RVALUE_REF = 14
+    BOOL = 15
 
 
 class OpaquePointer(int):

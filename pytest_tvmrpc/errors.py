@@ -4,14 +4,16 @@
 
     RPCError(RuntimeError)
         ProtocolError
-            LocalProtocolError       we tried to say something the protocol forbids
+            LocalProtocolError       also a ValueError: the protocol cannot say this
             RemoteProtocolError      the peer said something the protocol forbids
         HandshakeError               the peer answered, and the answer was no
             KeyMismatchError         it serves another key
             DuplicateKeyError        a proxy has this key already
+            DialectLearnedError      the dialect had to be learned first; ask again, with it
         ConnectionLostError          also an OSError: the peer is gone
             ConnectError             nobody answered at that address
             SessionCrashedError      the server lives, the process that served this session died
+            SessionKickedError       somebody in charge of the farm ended this session
         DeadlineError                also a TimeoutError: a wait of ours had a limit, and it is over
         TrackerError                 not a tracker, or it cannot give what was asked
             UnknownKeyError          no server offers this key
@@ -26,7 +28,7 @@
 from __future__ import annotations
 
 import builtins
-from typing import Callable, Dict, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 __all__ = [
     "CompilerError",
@@ -34,6 +36,7 @@ __all__ = [
     "ConnectionLostError",
     "DeadlineError",
     "DeviceError",
+    "DialectLearnedError",
     "DuplicateKeyError",
     "HandshakeError",
     "KeyMismatchError",
@@ -45,6 +48,7 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "SessionCrashedError",
+    "SessionKickedError",
     "StartError",
     "TrackerError",
     "UnknownKeyError",
@@ -59,12 +63,18 @@ class ProtocolError(RPCError):
     """A rule of the protocol was broken."""
 
 
-class LocalProtocolError(ProtocolError):
+class LocalProtocolError(ProtocolError, ValueError):
     """We were asked to say something that the protocol cannot say or does not allow now."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer said something that the protocol does not allow."""
+    """The peer said something that the protocol does not allow.
+
+    Attributes:
+        dialect: in which dialect a client is told, when its own could not be made out; else None.
+    """
+
+    dialect: Any = None
 
 
 class HandshakeError(RPCError):
@@ -79,6 +89,18 @@ class DuplicateKeyError(HandshakeError):
     """The proxy at this address already has a server with this key."""
 
 
+class DialectLearnedError(HandshakeError):
+    """A match key was used up to learn the server's dialect, which a session constructor needs.
+
+    Attributes:
+        dialect: the `protocol.dialect.Dialect`, for the next attempt at the same address.
+    """
+
+    def __init__(self, message: str, dialect: object = None) -> None:
+        super().__init__(message)
+        self.dialect = dialect
+
+
 class ConnectionLostError(RPCError, OSError):
     """The peer is gone: closed, killed or unreachable. Work may be repeated elsewhere."""
 
@@ -89,6 +111,10 @@ class ConnectError(ConnectionLostError):
 
 class SessionCrashedError(ConnectionLostError):
     """The process that served the session died; its server goes on serving others."""
+
+
+class SessionKickedError(ConnectionLostError):
+    """Somebody in charge of the farm ended the session; the message says who, or why."""
 
 
 class DeadlineError(RPCError, TimeoutError):
@@ -161,13 +187,21 @@ def remote_error(text: str) -> RPCError:
 
     ``"ValueError: boom"`` becomes an error that is a `RemoteError` and a `ValueError` with the
     message ``boom``; a text without a known type becomes a plain `RemoteError`.
-    `SessionCrashedError` is not an exception of the function, and comes back as itself.
+    `SessionCrashedError` and `SessionKickedError` are not exceptions of the function, and come
+    back as themselves.
     """
+    if not text:
+        return RemoteError(
+            "the function raised, and the server does not say what: TVM 0.14 to 0.20 lose the text "
+            "of Python's exceptions; look into the server's output"
+        )
     name, colon, message = text.partition(": ")
-    if colon and name == SessionCrashedError.__name__:
-        return SessionCrashedError(message)
-    remote_type = _remote_type(name) if colon else None
-    if remote_type is None:
+    for ended in (SessionCrashedError, SessionKickedError):
+        if colon and name == ended.__name__:
+            return ended(message)
+    # A bare name is an exception without a message, such as that of a failed assert.
+    remote_type = _remote_type(name) if colon or text.isidentifier() else None
+    if remote_type is None or (not colon and remote_type is RemoteError):
         return RemoteError(text)
     error = remote_type(message)
     error.remote_type = name
@@ -180,12 +214,13 @@ def _remote_type(name: str) -> Optional[Type[RemoteError]]:
         return known
     if name in ("RemoteError", "RPCError", "RuntimeError"):
         return RemoteError
-    base = globals()[name] if name in __all__ else getattr(builtins, name, None)
-    if not (isinstance(base, type) and issubclass(base, Exception)):
+    native = globals()[name] if name in __all__ else getattr(builtins, name, None)
+    if not (isinstance(native, type) and issubclass(native, Exception)):
         return None
-    if issubclass(base, _NOT_RAISED_HERE) or base.__name__ == "ExceptionGroup":
+    if issubclass(native, _NOT_RAISED_HERE) or native.__name__ == "ExceptionGroup":
         return None
-    made: Type[RemoteError] = type("Remote" + name, (RemoteError, base), {"__str__": _message})
+    own_name = "Remote" + name.replace("Remote", "")
+    made: Type[RemoteError] = type(own_name, (RemoteError, native), {"__str__": _message})
     _remote_types[name] = made
     return made
 

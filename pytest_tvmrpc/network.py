@@ -13,6 +13,9 @@ from .errors import ConnectError, DeadlineError
 
 LOOPBACK = "127.0.0.1"
 WILDCARDS = ("0.0.0.0", "::", "")
+VANISHED_S = 60
+"""After so long, a machine that says nothing at all is taken to be gone."""
+
 _LONGEST_KERNEL_TIMEOUT_S = 1_000_000  # eleven days; every kernel's fields hold it
 
 
@@ -126,14 +129,28 @@ def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
     raise ConnectError(f"cannot connect to {format_address(host, port)}: tried {', '.join(tried)}")
 
 
-def set_stream_options(connection: socket.socket) -> None:
-    """No delay for small packets; notice within about a minute that the peer's machine is gone."""
+def set_stream_options(connection: socket.socket, vanished_s: int = VANISHED_S) -> None:
+    """No delay for small packets; notice so soon that the peer's machine is gone."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
+    fifth = vanished_s // 5
+    for name, value in (("TCP_KEEPIDLE", 2 * fifth), ("TCP_KEEPINTVL", fifth), ("TCP_KEEPCNT", 3)):
         option = getattr(socket, name, None)
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def set_keepalive(connection: socket.socket, vanished_s: int = VANISHED_S) -> None:
+    """For whoever serves: `set_stream_options`, and the same limit for what the peer has not taken.
+
+    Keepalive is about silence; what is unacknowledged, the kernel repeats for a quarter of an
+    hour. Not for clients: a server that is busy takes nothing, either. What a listener accepts
+    inherits its options.
+    """
+    set_stream_options(connection, vanished_s)
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, option, 1000 * vanished_s)
 
 
 def set_kernel_timeouts(
@@ -155,8 +172,22 @@ def set_kernel_timeouts(
         connection.setsockopt(socket.SOL_SOCKET, option, value)
 
 
-def listen(host: str, port: int, port_end: Optional[int] = None) -> socket.socket:
+def raise_descriptor_limit() -> None:
+    """A thousand connections are more than many systems allow a process by default."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def listen(
+    host: str, port: int, port_end: Optional[int] = None, *, reuse_addr: bool = True
+) -> socket.socket:
     """A listening socket on the first free port of ``[port, port_end)``; port 0 asks the system.
+
+    With `reuse_addr`, a port whose last connections the kernel still remembers is free.
 
     Raises:
         ConnectError: no port of the range is free, or the address is not one of this machine.
@@ -167,7 +198,8 @@ def listen(host: str, port: int, port_end: Optional[int] = None) -> socket.socke
     for candidate in candidates:
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            if os.name != "nt":  # there, the option would let two programs share a port
+            # On Windows, the option would let two programs share a port.
+            if reuse_addr and os.name != "nt":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, candidate))
             listener.listen(1024)

@@ -14,6 +14,7 @@ from typing import Callable
 
 import pytest
 
+from pytest_tvmrpc import rpc
 from pytest_tvmrpc.background import Program
 from pytest_tvmrpc.errors import StartError
 
@@ -133,7 +134,7 @@ def test_no_stray_descriptor_is_inherited(tmp_path: Path) -> None:
     assert str(stray) not in opened
 
 
-def test_it_ends_when_its_parent_is_killed() -> None:
+def test_it_ends_when_its_parent_is_killed(wait_until: Callable[..., None]) -> None:
     """However the parent dies, its end of the pipe closes, and the child goes."""
     script = (
         "import os, signal\n"
@@ -158,8 +159,16 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         with socket.create_connection(("127.0.0.1", port), 10) as connection:
             parent.stdin.close()
             assert connection.recv(1) == b""
-    with pytest.raises(ConnectionRefusedError):
+    wait_until(lambda: is_refused(port), "nobody listens any more")
+
+
+def is_refused(port: int) -> bool:
+    """Whether nobody listens at a port."""
+    try:
         socket.create_connection(("127.0.0.1", port), 10).close()
+    except ConnectionError:
+        return True
+    return False
 
 
 def test_dropping_it_is_noticed() -> None:
@@ -170,3 +179,10 @@ def test_dropping_it_is_noticed() -> None:
         del program
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+
+
+def test_the_process_under_the_name_of_tvm() -> None:
+    """What is running is `proc`, too."""
+    with rpc.Tracker(port=0, silent=True) as tracker:
+        assert tracker.proc is tracker.program
+        os.kill(tracker.proc.pid, 0)

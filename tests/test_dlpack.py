@@ -10,13 +10,16 @@ import pytest
 
 from pytest_tvmrpc.dlpack import (
     DEVICE_TYPES,
+    ArgTypeCode,
     DataType,
     DataTypeCode,
     Device,
     DeviceType,
     OpaquePointer,
     TensorRecord,
+    from_legacy,
     tensor_nbytes,
+    to_legacy,
 )
 
 TEXTS = [  # text, code, bits, lanes; the same both ways
@@ -38,6 +41,13 @@ TEXTS = [  # text, code, bits, lanes; the same both ways
     ("float6_e2m3fn", 15, 6, 1),
     ("float4_e2m1fn", 17, 4, 1),
     ("float4_e2m1fnx2", 17, 4, 2),
+    ("uint4", 1, 4, 1),
+    ("complex128", 5, 128, 1),
+    ("float8_e4m3", 8, 8, 1),
+    ("float8_e4m3b11fnuz", 9, 8, 1),
+    ("float8_e4m3fnuz", 11, 8, 1),
+    ("float8_e5m2", 12, 8, 1),
+    ("float6_e3m2fn", 16, 6, 1),
 ]
 
 
@@ -92,6 +102,40 @@ def test_uint1_is_the_bool_of_old():
     assert str(old) == "bool"
     assert old != DataType("bool")
     assert old == "bool"
+
+
+LEGACY = [("bool", 1, 1), ("float8_e4m3fn", 6, 8), ("float8_e5m2x4", 7, 8)]
+
+
+@pytest.mark.parametrize(("text", "code", "bits"), LEGACY)
+def test_numbers_of_tvm_up_to_0_20(text, code, bits):
+    """They are others for bool and the small floats; the size in memory is the same."""
+    old = to_legacy(DataType(text))
+    assert (old.code, old.bits, old.lanes) == (code, bits, DataType(text).lanes)
+    assert str(from_legacy(old)) == text
+    assert tensor_nbytes((9,), old) == tensor_nbytes((9,), DataType(text))
+
+
+@pytest.mark.parametrize("text", ["float32x4", "int4", "handle", "bfloat16", "complex64", "void"])
+def test_most_numbers_never_changed(text):
+    """The same type object comes back."""
+    dtype = DataType(text)
+    assert to_legacy(dtype) is from_legacy(dtype) is dtype
+    custom = DataType.of(130, 8)
+    assert to_legacy(custom) is from_legacy(custom) is custom
+
+
+@pytest.mark.parametrize("text", ["float8_e4m3", "float8_e8m0fnu", "float4_e2m1fn", "boolx4"])
+def test_types_that_tvm_up_to_0_20_lacked(text):
+    """The error says how to send the bytes all the same."""
+    with pytest.raises(ValueError, match=rf"TVM up to 0\.20 has no {text}.*'uint8'"):
+        to_legacy(DataType(text))
+
+
+def test_names_of_tvm_up_to_0_20():
+    """The small floats had other names, and their clients still send them."""
+    assert DataType("e4m3_float8") == DataType("float8_e4m3fn")
+    assert DataType("e5m2_float8x2") == DataType("float8_e5m2x2")
 
 
 def test_data_types_are_values():
@@ -181,3 +225,11 @@ def test_any_text_is_a_type_or_a_value_error():
             continue
         assert DataType(str(dtype)) == dtype
         assert sys.getsizeof(dtype) < 200
+
+
+def test_codes_of_values() -> None:
+    """The numbers are TVM's, not ours to choose."""
+    expected = ["INT", "UINT", "FLOAT", "HANDLE", "NULL", "DATA_TYPE", "DEVICE", "DL_TENSOR"]
+    expected += ["OBJECT", "MODULE", "FUNCTION", "STR", "BYTES", "NDARRAY", "OBJECT_RVALUE_REF"]
+    assert [code.name for code in ArgTypeCode] == [*expected, "BOOL"]
+    assert [int(code) for code in ArgTypeCode] == list(range(16))
