@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from ..dlpack import ArgTypeCode as ArgTypeCode
 from ..dlpack import TypeIndex as TypeIndex
 
 RPC_MAGIC = 0x000FF271
@@ -14,9 +15,6 @@ RPC_TRACKER_MAGIC = 0x0002F271
 
 PROTOCOL_VERSION = b"0.8.0"
 """What InitServer carries (kRPCProtocolVer); the same in both dialects."""
-
-RPC_SESS_MASK = 128
-"""A remote device's type, in TVM's client, is its own type + (session index + 1) * this."""
 
 
 class HandshakeReply(enum.IntEnum):
@@ -52,6 +50,10 @@ class RPCCode(enum.IntEnum):
     DEV_FREE_STREAM = 19
     DEV_SET_STREAM = 20
     DEV_GET_CURRENT_STREAM = 21
+
+
+LEGACY_OBJECT_REF = 9
+"""What stands before the handle of an object (src/runtime/object_internal.h): its type index."""
 
 
 class TrackerCode(enum.IntEnum):

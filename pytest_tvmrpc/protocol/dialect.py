@@ -2,16 +2,31 @@
 
 The packets are the same in all dialects; the packed sequences within are not. Both ends hold a
 `Dialect` value and never ask which one it is. TVM's version text cannot tell them apart: it is
-``0.8.0`` in both.
+``0.8.0`` in both. Whoever has to tell reads a sequence strictly in both, and keeps the dialect in
+which it comes out.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+import struct
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
+from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
-from . import ffi
-from .codes import RPCCode
+from . import ffi, legacy, records
+from .codes import ArgTypeCode, RPCCode, TypeIndex
+from .state import code_name
 
 if TYPE_CHECKING:
     from .values import PendingBytes
@@ -20,7 +35,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Dialect(NamedTuple):
-    """How packed sequences, arguments and results are written and read."""
+    """How packed sequences, arguments, results and frees are written and read."""
 
     name: str
     encode_values: Callable[..., List[Buffer]]
@@ -30,10 +45,15 @@ class Dialect(NamedTuple):
     ]
     encode_call: Callable[..., Union[bytes, List[Buffer]]]
     encode_request: Callable[[int, Sequence[Any]], bytes]
+    encode_free: Callable[[int, type], bytes]
+    """FreeHandle of a handle and its kind, one of the handles of `values`, or TensorResult."""
+
     encode_return: Callable[[Any], bytes]
     encode_result: Callable[[Any], Union[bytes, List[Buffer]]]
     decode_result: Callable[[Buffer, int, int], Any]
     result_of: Callable[[List[Any]], Any]
+    encode_record: Callable[[TensorRecord], bytes]
+    """The description of a tensor, which stays in it; copies send it outside of a sequence."""
 
 
 FFI = Dialect(
@@ -43,53 +63,90 @@ FFI = Dialect(
     ffi.decode_values_before,
     ffi.encode_call,
     ffi.encode_request,
+    ffi.encode_free,
     ffi.encode_return,
     ffi.encode_result,
     ffi.decode_result,
     ffi.result_of,
+    records.encode_record,
 )
 """TVM 0.21 to now."""
 
-_LEGACY_NULL = b"\1\0\0\0\4\0\0\0"
-_LEGACY = "the peer speaks the dialect of TVM 0.8 to 0.20, which this version does not speak yet"
+LEGACY = Dialect(
+    "legacy",
+    legacy.encode_values,
+    legacy.decode_values,
+    legacy.decode_values_before,
+    legacy.encode_call,
+    legacy.encode_request,
+    legacy.encode_free,
+    legacy.encode_return,
+    legacy.encode_result,
+    legacy.decode_result,
+    legacy.result_of,
+    records.encode_legacy_record,
+)
+"""TVM 0.8 to 0.20."""
+
+
+_RAW_STR = b"\x08\0\0\0"
 
 
 def of_server(reply: Buffer) -> Dialect:
-    """The dialect of a server, from the body of its answer to InitServer.
+    """The dialect of a server, from the body of its answer to InitServer: Return, or Exception.
 
     A void answer carries one null, whose code is 0 in the FFI dialect and 4 in the legacy one. An
     answer of no values, which is what our own server says before it knows its client, leaves
-    the choice to the client.
-
-    Raises:
-        RemoteProtocolError: the server speaks a dialect that is not spoken here.
+    the choice to the client. What else is in an answer counts for nothing, to any client.
     """
-    if bytes(reply) == _LEGACY_NULL:
-        raise RemoteProtocolError(f"{_LEGACY}; use a server of TVM 0.21 or newer, or ours")
+    if _read(FFI, reply, 0) is None and _read(LEGACY, reply, 0) is not None:
+        return LEGACY
     return FFI
 
 
-def of_client(code: int, body: Buffer) -> Optional[Dialect]:
+def of_client(code: int, body: Buffer, missing: int = 0) -> Optional[Dialect]:
     """The dialect of a client, from a request of it; None while nothing can be told.
 
-    The first sequence with a value decides: it parses in one dialect only. In practice it is
-    GetGlobalFunc's string, whose code is 8 (FFI) or 11 (legacy).
+    The first sequence with a value decides, if it makes sense in one dialect only. In practice it
+    is GetGlobalFunc's string, whose code is 8 (FFI) or 11 (legacy). Some requests are the same
+    bytes in both: those whose one argument is a device.
+
+    Args:
+        missing: bytes of the request that have not arrived; only a last, long byte string may
+            have any, such as the program that a session constructor is given.
 
     Raises:
-        RemoteProtocolError: the client speaks a dialect that is not spoken here.
+        RemoteProtocolError: the request makes sense in no dialect; `RemoteProtocolError.dialect`
+            is the one in which the client may understand being told.
     """
     start = _sequence_start(code, body)
     if start is None or len(body) - start < 8:
         return None
-    try:
-        ffi.decode_values(body, start, len(body))
-    except RemoteProtocolError as error:
-        if code in (RPCCode.GET_GLOBAL_FUNC, RPCCode.INIT_SERVER):
-            first = bytes(body[start + 4 : start + 8])
-            if first == b"\x0b\0\0\0":
-                raise RemoteProtocolError(f"{_LEGACY}; use a client of TVM 0.21 or newer") from None
-        raise RemoteProtocolError(f"no dialect has such a packet: {error}") from None
-    return FFI
+    if code == RPCCode.GET_GLOBAL_FUNC and body[4:8] == _RAW_STR and not missing:
+        candidates: Tuple[Dialect, ...] = (
+            FFI,
+        )  # nearly always; where no session has begun yet, each step is slow
+    else:
+        candidates = (FFI, LEGACY)
+    readings = [
+        (dialect, values)
+        for dialect in candidates
+        for values in [_read(dialect, body, start, missing)]
+        if values is not None
+    ]
+    if not readings and missing:
+        return None
+    if not readings:
+        raise _in_no_dialect(code, body, start)
+    if len(readings) > 1:
+        readings = [reading for reading in readings if _names_devices(reading[1])] or readings
+    if len(readings) > 1:
+        readings = [
+            (dialect, values)
+            for dialect, values in readings
+            if _is_usual(code, values) and (dialect is FFI or _has_legacy_codes(code, body, start))
+        ]
+    return readings[0][0] if len(readings) == 1 else None
 
 
 def _sequence_start(code: int, body: Buffer) -> Optional[int]:
@@ -101,3 +158,85 @@ def _sequence_start(code: int, body: Buffer) -> Optional[int]:
     if code == RPCCode.INIT_SERVER:
         return 8 + int.from_bytes(body[:8], "little")
     return 0
+
+
+def _read(dialect: Dialect, body: Buffer, start: int, missing: int = 0) -> Optional[List[Any]]:
+    """The values of a sequence; None if it is none in this dialect."""
+    if missing:
+        end = len(body)
+        values, pending = dialect.decode_values_before(body, start, end, end + missing)
+        return None if pending is None else values
+    try:
+        return dialect.decode_values(body, start, len(body))
+    except RemoteProtocolError:
+        return None
+
+
+_FORMS: Dict[int, Tuple[Tuple[type, ...], ...]] = {
+    RPCCode.INIT_SERVER: ((str,),),
+    RPCCode.GET_GLOBAL_FUNC: ((str,),),
+    RPCCode.FREE_HANDLE: ((OpaquePointer,),),
+    RPCCode.DEV_SET_DEVICE: ((Device,),),
+    RPCCode.DEV_GET_ATTR: ((Device,), (int,)),
+    RPCCode.DEV_ALLOC_DATA: ((Device,), (int,), (int,), (DataType,)),
+    RPCCode.DEV_FREE_DATA: ((Device,), (OpaquePointer,)),
+    RPCCode.DEV_STREAM_SYNC: ((Device,), (OpaquePointer,)),
+    RPCCode.COPY_AMONG_REMOTE: ((TensorRecord,), (TensorRecord,), (OpaquePointer,)),
+    RPCCode.DEV_ALLOC_DATA_WITH_SCOPE: ((TensorRecord,), (str, type(None))),
+    RPCCode.DEV_CREATE_STREAM: ((Device,),),
+    RPCCode.DEV_FREE_STREAM: ((Device,), (OpaquePointer,)),
+    RPCCode.DEV_SET_STREAM: ((Device,), (OpaquePointer,)),
+    RPCCode.DEV_GET_CURRENT_STREAM: ((Device,),),
+}
+"""Of which types the first values of a request are, as clients of TVM send them."""
+
+_CODES: Dict[type, int] = {
+    str: ArgTypeCode.STR,
+    OpaquePointer: ArgTypeCode.HANDLE,
+    Device: ArgTypeCode.DEVICE,
+    int: ArgTypeCode.INT,
+    DataType: ArgTypeCode.DATA_TYPE,
+    TensorRecord: ArgTypeCode.DL_TENSOR,
+    type(None): ArgTypeCode.NULL,
+}
+
+
+def _names_devices(values: List[Any]) -> bool:
+    """Whether all devices are some: the kind of one of them, read in the wrong dialect, is 0."""
+    return all(value.device_type > 0 for value in values if type(value) is Device)
+
+
+def _is_usual(code: int, values: List[Any]) -> bool:
+    """Whether the first values are of the types that clients of TVM send."""
+    form = _FORMS.get(code, ())
+    return len(values) >= len(form) and all(
+        type(value) in types for value, types in zip(values, form)
+    )
+
+
+def _in_no_dialect(code: int, body: Buffer, start: int) -> RemoteProtocolError:
+    error = RemoteProtocolError(
+        f"{code_name(code)} makes sense in no dialect, neither in that of TVM 0.8 to 0.20 nor in "
+        "that of 0.21 and later; see whether client and network leave the bytes as they are"
+    )
+    error.dialect = LEGACY if _looks_legacy(code, body, start) else FFI
+    return error
+
+
+def _has_legacy_codes(code: int, body: Buffer, start: int) -> bool:
+    """Whether a sequence begins with the codes that a legacy client sends for this request."""
+    form = _FORMS.get(code, ())
+    if len(body) - start < 4 + 4 * len(form):
+        return False
+    words = struct.unpack_from(f"<{len(form)}i", body, start + 4)
+    return all(word in map(_CODES.get, types) for word, types in zip(words, form))
+
+
+def _looks_legacy(code: int, body: Buffer, start: int) -> bool:
+    """Whether a sequence that cannot be read may be one of a legacy client."""
+    form = _FORMS.get(code, ())
+    first = struct.unpack_from("<i", body, start + 4)[0]
+    if first != ArgTypeCode.STR:
+        return len(form) > 1 and _has_legacy_codes(code, body, start)
+    behind = int.from_bytes(body[start + 8 : start + 12], "little")
+    return behind not in (TypeIndex.STR, TypeIndex.BYTES)

@@ -16,6 +16,9 @@ from .codes import RPC_MAGIC, HandshakeReply
 MAX_KEY = 4096
 """Bytes of a key with its options. TVM sets no limit, and dies of a long one."""
 
+OURS = "-tvmrpc=1"
+"""The option behind the key of our servers. TVM's clients do not look at a server's key."""
+
 _I32 = struct.Struct("<i")
 
 
@@ -26,6 +29,14 @@ class ClientHello(NamedTuple):
     session_timeout: float = 0.0
 
 
+class PeerHello(NamedTuple):
+    """What either side says first to a proxy; ``text`` is what the other side will be told."""
+
+    is_server: bool
+    match_key: str
+    text: bytes
+
+
 def encode_client_hello(key: str, session_timeout: float = 0) -> bytes:
     """The client's first words."""
     text = f"client:{key}"
@@ -34,9 +45,20 @@ def encode_client_hello(key: str, session_timeout: float = 0) -> bytes:
     return _word(RPC_MAGIC) + _text(text)
 
 
+def encode_server_hello(key: str) -> bytes:
+    """The first words of a server that waits at a proxy, which tells the client its whole key."""
+    return _word(RPC_MAGIC) + _text(f"server:{key} {OURS}")
+
+
 def encode_server_reply(reply: HandshakeReply, key: str = "") -> bytes:
     """The server's answer; its key follows only if it agrees."""
-    return _word(reply) + (_text(f"server:{key}") if reply is HandshakeReply.SUCCESS else b"")
+    agreed = f"server:{key} {OURS}"
+    return _word(reply) + (_text(agreed) if reply is HandshakeReply.SUCCESS else b"")
+
+
+def encode_partner(key: bytes) -> bytes:
+    """A proxy's answer to one side: success, and the other side's whole key with its options."""
+    return _word(HandshakeReply.SUCCESS) + _I32.pack(len(key)) + key
 
 
 def _word(number: int) -> bytes:
@@ -64,18 +86,28 @@ class HelloReader:
             RemoteProtocolError: this is no client of this protocol.
         """
         self.rest += received
-        if self.rest[:4] != _I32.pack(RPC_MAGIC)[: len(self.rest)]:
-            raise RemoteProtocolError("the peer does not speak TVM's RPC protocol")
-        if len(self.rest) < 8:
-            return None
-        (length,) = _I32.unpack_from(self.rest, 4)
-        if not 0 < length <= MAX_KEY:
-            raise RemoteProtocolError(f"a key of {length} bytes; 1 to {MAX_KEY} can be")
-        if len(self.rest) < 8 + length:
-            return None
-        text = bytes(self.rest[8 : 8 + length])
-        del self.rest[: 8 + length]
-        return parse_client_key(text)
+        text = take_key(self.rest)
+        return None if text is None else parse_client_key(text)
+
+
+def take_key(received: bytearray) -> Optional[bytes]:
+    """Removes magic and key from the front of what came, once they are complete, else None.
+
+    Raises:
+        RemoteProtocolError: this is no peer of this protocol.
+    """
+    if received[:4] != _I32.pack(RPC_MAGIC)[: len(received)]:
+        raise RemoteProtocolError("the peer does not speak TVM's RPC protocol")
+    if len(received) < 8:
+        return None
+    (length,) = _I32.unpack_from(received, 4)
+    if not 0 < length <= MAX_KEY:
+        raise RemoteProtocolError(f"a key of {length} bytes; 1 to {MAX_KEY} can be")
+    if len(received) < 8 + length:
+        return None
+    text = bytes(received[8 : 8 + length])
+    del received[: 8 + length]
+    return text
 
 
 def parse_client_key(encoded: bytes) -> ClientHello:
@@ -98,6 +130,21 @@ def parse_client_key(encoded: bytes) -> ClientHello:
     return ClientHello(words[0][len("client:") :], timeout)
 
 
+def parse_peer_key(encoded: bytes) -> PeerHello:
+    """The key of either side, as a proxy reads it: options are left to the other side.
+
+    Raises:
+        RemoteProtocolError: it is not text.
+    """
+    try:
+        text = encoded.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("the peer's key is not UTF-8") from None
+    named = text[len("server:") :]  # TVM's proxy takes any seven characters for a client's
+    match_key = named.split()[0] if named and not named[0].isspace() else ""
+    return PeerHello(text.startswith("server:"), match_key, encoded)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -114,12 +161,16 @@ class ReplyReader:
     Attributes:
         reply: the server's code, once it is there.
         server_key: the server's key without ``server:``, once it agreed.
+        is_ours: whether it is a server of this package.
+        text: the whole key as it came, with its options; of a client, behind a proxy.
         needed: how many bytes to receive next; 0 when the answer is complete.
     """
 
     def __init__(self) -> None:
         self.reply: Optional[HandshakeReply] = None
         self.server_key = ""
+        self.is_ours = False
+        self.text = b""
         self.needed = 4
         self._length: Optional[int] = None
         self._received = b""
@@ -148,4 +199,7 @@ class ReplyReader:
                 raise RemoteProtocolError(f"it has a key of {self._length} bytes")
             self.needed = self._length
         else:
-            self.server_key = whole.decode("utf-8", "replace").partition(":")[2]
+            self.text = whole
+            said = whole.decode("utf-8", "replace").partition(":")[2]
+            self.server_key, _, options = said.partition(" ")
+            self.is_ours = OURS in options.split()

@@ -1,12 +1,16 @@
-"""The record that describes a tensor; the same bytes in both dialects. No type code before it."""
+"""The record that describes a tensor; of one form in both dialects. No type code before it.
+
+For data types from `bool` on, the dialects have different numbers, of the same size. A record is
+sent to one peer only, so it keeps its bytes in that peer's dialect.
+"""
 
 from __future__ import annotations
 
 import struct
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
-from ..dlpack import DataType, Device, TensorRecord
-from ..errors import RemoteProtocolError
+from ..dlpack import DataType, DataTypeCode, Device, TensorRecord, from_legacy, to_legacy
+from ..errors import LocalProtocolError, RemoteProtocolError
 from .values import MAX_NDIM
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -15,6 +19,7 @@ _FIXED = struct.Struct("<QiiiBBH")
 _I32 = struct.Struct("<i")
 _NDIM_AT = 16
 _MOST_KNOWN = 256
+_BOOL = int(DataTypeCode.BOOL)
 _SHAPES: Dict[int, struct.Struct] = {}
 
 
@@ -68,18 +73,53 @@ def decode_record(buffer: Buffer, offset: int, end: int) -> Tuple[TensorRecord, 
     return record, offset + tail.size
 
 
+def legacy_dtype(dtype: DataType) -> DataType:
+    """The type under its numbers of the legacy dialect.
+
+    Raises:
+        LocalProtocolError: it had none.
+    """
+    try:
+        return to_legacy(dtype)
+    except ValueError as error:
+        raise LocalProtocolError(str(error)) from None
+
+
+def encode_legacy_record(record: TensorRecord) -> bytes:
+    """As `encode_record`, but the data type is under its numbers of the legacy dialect."""
+    if record.encoded is not None:
+        return record.encoded
+    if record.dtype.code < _BOOL:
+        return encode_record(record)
+    dtype = legacy_dtype(record.dtype)
+    record.encoded = encode_record(
+        TensorRecord(record.data, record.device, record.shape, dtype, record.byte_offset)
+    )
+    return record.encoded
+
+
+def decode_legacy_record(buffer: Buffer, offset: int, end: int) -> Tuple[TensorRecord, int]:
+    """As `decode_record`, but with the data type that a legacy peer means by its numbers."""
+    record, offset = decode_record(buffer, offset, end)
+    if record.dtype.code >= _BOOL:
+        record.dtype = from_legacy(record.dtype)
+    return record, offset
+
+
 def known_record(
     buffer: Buffer,
     offset: int,
     end: int,
     known: Dict[bytes, Any],
     resolve: Optional[Callable[[Any], Any]] = None,
+    decode: Callable[[Buffer, int, int], Tuple[TensorRecord, int]] = decode_record,
 ) -> Tuple[Any, int]:
     """Like `decode_record`, for records that come again and again (measured: 0.3 us for 2).
 
     Args:
         known: what came of records before, by their bytes; grows, but not without limit.
         resolve: makes of a record what is kept, and returned, in its place.
+        decode: reads a record that is not known.
     """
     if end - offset >= _FIXED.size:
         (ndim,) = _I32.unpack_from(buffer, offset + _NDIM_AT)
@@ -88,11 +128,11 @@ def known_record(
             encoded = bytes(buffer[offset:after])
             found = known.get(encoded)
             if found is None:
-                found, after = decode_record(buffer, offset, end)
+                found, after = decode(buffer, offset, end)
                 if resolve is not None:
                     found = resolve(found)
                 if len(known) >= _MOST_KNOWN:
                     known.clear()
                 known[encoded] = found
             return found, after
-    return decode_record(buffer, offset, end)
+    return decode(buffer, offset, end)

@@ -1,5 +1,8 @@
 """The control plane: i32-framed JSON, one class for each message. No socket, and no scheduling.
 
+These are TVM's messages, with what ours add where TVM's tracker does not look: elements behind
+those that it reads. What a TVM tracker would not understand is in `farm.py`.
+
 A connection starts with the tracker's magic in both directions. Then each side sends frames: an
 i32 length and as many bytes of JSON. Requests are arrays that start with a code; each has one
 reply, in order, except that the reply to a `Request` may come after later ones.
@@ -9,31 +12,54 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .codes import RPC_TRACKER_MAGIC, TrackerCode
+from .json_frames import FrameReader as FrameReader
+from .json_frames import encode as encode
+from .json_frames import parse_json as parse_json
+from .json_frames import refuse
 
 MAGIC = struct.pack("<i", RPC_TRACKER_MAGIC)
-
-MAX_FRAME = 1 << 20
-"""TVM's own limit since 0.25 (MAX_TRACKER_MSG_BYTES in python/tvm/rpc/tracker.py)."""
 
 MAX_KEY = 256
 """Bytes of a device key, which leaves a data connection's hello room for the rest."""
 
+MAX_REQUEST = 1 << 16
+"""The longest message to a tracker. None needs more than `MAX_INFO` and a few words."""
+
 MAX_INFO = 16384
 """The longest description of a connection, as JSON; every summary repeats it to everybody."""
 
+GREETING = "tvmrpc"
+"""The word by which ours know each other."""
+
+MAX_USER = 128
+"""Characters of what a user is called."""
+
 _MAX_INFO_DEPTH = 8
-_MAX_DIGITS = 20
 _MAX_HOST = 255
 
-_LENGTH = struct.Struct("<i")
+
+class Serving(NamedTuple):
+    """A session that a server already had when it introduced itself, and since how many seconds."""
+
+    peer: str
+    since_s: float
 
 
 class Ping(NamedTuple):
-    """Are you there? Answered with success."""
+    """Are you there? Answered with success; a greeting among ours with `welcome`.
+
+    Fields: whether it is a greeting; whether the sender takes orders; the session it serves;
+    a key of which the sender wants to know whether any server has it.
+    """
+
+    greets: bool = False
+    takes_orders: bool = False
+    serving: Optional[Serving] = None
+    key: Optional[str] = None
 
 
 class Stop(NamedTuple):
@@ -57,6 +83,7 @@ class Request(NamedTuple):
     key: str
     user: str
     priority: float
+    session_timeout: float = 0
 
 
 class UpdateInfo(NamedTuple):
@@ -121,21 +148,7 @@ def make_match_key(key: str, entropy: bytes) -> str:
     return f"{key}:0.{int.from_bytes(entropy, 'little') % 10**16:016d}"
 
 
-def key_of(match_key: str) -> str:
-    """The key to which a match key belongs: all before the last colon, as keys may have some."""
-    return match_key.rpartition(":")[0]
-
-
 # --- out ----------------------------------------------------------------------------------------
-
-
-def encode(value: object) -> bytes:
-    """A JSON value as one frame, to be sent in one piece.
-
-    TVM sends length and body apart, which costs 40 ms a message on a socket with Nagle's algorithm.
-    """
-    body = json.dumps(value).encode("ascii")
-    return _LENGTH.pack(len(body)) + body
 
 
 def ping() -> bytes:
@@ -146,8 +159,32 @@ def put(key: str, port: int, match_key: str, custom_addr: Optional[str] = None) 
     return encode([TrackerCode.PUT, key, [port, match_key], custom_addr])
 
 
-def request(key: str, priority: float = 1) -> bytes:
-    return encode([TrackerCode.REQUEST, key, "", priority])
+def greet(
+    *, takes_orders: bool = False, serving: Optional[Serving] = None, key: Optional[str] = None
+) -> bytes:
+    """A `Ping` by which ours find out each other: TVM's tracker answers it as any other."""
+    words: Dict[str, Any] = {GREETING: 1}
+    if takes_orders:
+        words["orders"] = True
+    if serving is not None:
+        words["serving"] = list(serving)
+    if key is not None:
+        words["key"] = key
+    return encode([TrackerCode.PING, words])
+
+
+def welcome(served: Optional[bool] = None) -> bytes:
+    """The reply to a greeting, and to its question whether a key is served."""
+    words: Dict[str, Any] = {GREETING: 1}
+    if served is not None:
+        words["served"] = served
+    return encode([TrackerCode.SUCCESS, words])
+
+
+def request(key: str, priority: float = 1, user: str = "", session_timeout: float = 0) -> bytes:
+    """TVM's tracker takes the user and ignores it, and does not look at what is behind it."""
+    limit_s = session_timeout if 0 < session_timeout < 1e300 else 0
+    return encode([TrackerCode.REQUEST, key, user, priority, limit_s])
 
 
 def update_info(key: str, port: int, custom_addr: Optional[str] = None) -> bytes:
@@ -178,66 +215,6 @@ def summary_reply(state: Dict[str, Any]) -> bytes:
 # --- in -----------------------------------------------------------------------------------------
 
 
-class FrameReader:
-    """Cuts a byte stream into frames; never holds more than the bytes that really came.
-
-    Args:
-        limit: the longest frame that is taken.
-    """
-
-    __slots__ = ("_limit", "_position", "_received")
-
-    def __init__(self, limit: int = MAX_FRAME) -> None:
-        self._limit = limit
-        self._received = bytearray()
-        self._position = 0
-
-    def feed(self, received: bytes) -> None:
-        """Take what came, wherever it was cut."""
-        if self._position:
-            del self._received[: self._position]
-            self._position = 0
-        self._received += received
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether there are bytes that no frame was cut from yet."""
-        return self._position < len(self._received)
-
-    def next_frame(self) -> Optional[bytes]:
-        """The body of the next complete frame, or None until more was fed.
-
-        Raises:
-            RemoteProtocolError: a length is not positive or above the limit; there is no way on.
-        """
-        start = self._position + _LENGTH.size
-        if len(self._received) < start:
-            return None
-        (length,) = _LENGTH.unpack_from(self._received, self._position)
-        if not 0 < length <= self._limit:
-            raise RemoteProtocolError(
-                f"a tracker frame claims {length} bytes; 1 to {self._limit} were expected"
-            )
-        if len(self._received) < start + length:
-            return None
-        self._position = start + length
-        return bytes(self._received[start : start + length])
-
-
-def parse_json(body: bytes) -> Any:
-    """The value in a frame.
-
-    Raises:
-        RemoteProtocolError: it is no JSON, is nested too deeply or has a number out of all bounds.
-    """
-    try:
-        return json.loads(body.decode("utf-8"), parse_int=_integer, parse_constant=_no_number)
-    except RecursionError:
-        raise RemoteProtocolError("a tracker message is nested too deeply") from None
-    except ValueError as error:
-        raise RemoteProtocolError(f"a tracker message is no JSON: {error}") from None
-
-
 def parse_request(value: object) -> RequestMessage:
     """The message in a JSON value that a server or client sent.
 
@@ -245,16 +222,16 @@ def parse_request(value: object) -> RequestMessage:
         RemoteProtocolError: it is none of them.
     """
     if not isinstance(value, list) or not value or type(value[0]) is not int:
-        _refuse("a tracker message must be an array that starts with a code", value)
+        refuse("a tracker message must be an array that starts with a code", value)
     code, arguments = value[0], value[1:]
     entry = _PARSERS.get(code)
     if entry is None:
-        _refuse("a tracker message has an unknown code", value)
-    count, parse = entry
-    if len(arguments) != count:
-        _refuse(f"a {TrackerCode(code).name} message has {count} arguments", value)
+        refuse("a tracker message has an unknown code", value)
+    least, most, parse = entry
+    if len(arguments) < least:
+        refuse(f"a {TrackerCode(code).name} message has {least} arguments", value)
     try:
-        message: RequestMessage = parse(*arguments)
+        message: RequestMessage = parse(*arguments[:most])  # as TVM's, blind for what is behind
     except LocalProtocolError as error:  # a key that cannot be one: here, the peer's fault
         raise RemoteProtocolError(str(error)) from None
     return message
@@ -267,7 +244,7 @@ def parse_status(value: object) -> None:
         RemoteProtocolError: it failed, or the reply is none.
     """
     if type(value) is not int or value != TrackerCode.SUCCESS:
-        _refuse("the tracker refused a message; 0 was expected", value)
+        refuse("the tracker refused a message; 0 was expected", value)
 
 
 def parse_granted(value: object) -> Granted:
@@ -276,10 +253,28 @@ def parse_granted(value: object) -> Granted:
     Raises:
         RemoteProtocolError: it is something else.
     """
-    content = _content(value, "a request")
+    content = content_of(value, "a request")
     if not isinstance(content, list) or len(content) != 3:
-        _refuse("a grant must be [host, port, match key]", content)
-    return Granted(_host(content[0]), _port(content[1]), _match_key(content[2]))
+        refuse("a grant must be [host, port, match key]", content)
+    return Granted(host_of(content[0]), port_of(content[1]), _match_key(content[2]))
+
+
+def parse_welcome(value: object) -> Tuple[bool, Optional[bool]]:
+    """The reply to a greeting: whether this tracker is one of ours, and whether the key is served.
+
+    Raises:
+        RemoteProtocolError: it is no reply to a `Ping` at all.
+    """
+    if not isinstance(value, list):
+        parse_status(value)
+        return False, None
+    words = content_of(value, "a greeting")
+    if not isinstance(words, dict) or GREETING not in words:
+        refuse("the reply to a greeting is an object", words)
+    served = words.get("served")
+    if served is not None and not isinstance(served, bool):
+        refuse("a key is served or not", served)
+    return True, served
 
 
 def is_granted(value: object) -> bool:
@@ -293,22 +288,22 @@ def parse_summary(value: object) -> Dict[str, Any]:
     Raises:
         RemoteProtocolError: it is something else.
     """
-    content = _content(value, "a summary")
+    content = content_of(value, "a summary")
     if not isinstance(content, dict):
-        _refuse("a summary must be an object", content)
+        refuse("a summary must be an object", content)
     queues, servers = content.get("queue_info"), content.get("server_info")
     if not isinstance(queues, dict) or not isinstance(servers, list):
-        _refuse("a summary must have queue_info and server_info", content)
+        refuse("a summary must have queue_info and server_info", content)
     for queue in queues.values():
         if not isinstance(queue, dict) or not all(
             type(queue.get(name)) is int for name in ("free", "pending")
         ):
-            _refuse("a queue's summary must count free and pending", queue)
+            refuse("a queue's summary must count free and pending", queue)
     for server in servers:
         if not isinstance(server, dict) or not isinstance(server.get("key"), str):
-            _refuse("a server's summary must have a key", server)
+            refuse("a server's summary must have a key", server)
         if not isinstance(server.get("addr"), list):
-            _refuse("a server's summary must have an address", server)
+            refuse("a server's summary must have an address", server)
     return content
 
 
@@ -319,33 +314,80 @@ def parse_pending(value: object) -> List[str]:
         RemoteProtocolError: it is something else.
     """
     if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
-        _refuse("the pending match keys must be an array of texts", value)
+        refuse("the pending match keys must be an array of texts", value)
     return value
 
 
-def _content(value: object, what: str) -> Any:
+def content_of(value: object, what: str) -> Any:
+    """What a reply brings besides success.
+
+    Raises:
+        RemoteProtocolError: it failed, or it brings nothing.
+    """
     if not isinstance(value, list) or not value or type(value[0]) is not int:
-        _refuse(f"the reply to {what} must be an array that starts with a code", value)
+        refuse(f"the reply to {what} must be an array that starts with a code", value)
     if value[0] != TrackerCode.SUCCESS or len(value) != 2:
-        _refuse(f"the tracker refused {what}", value)
+        refuse(f"the tracker refused {what}", value)
     return value[1]
 
 
-def _put(key: object, place: object, custom_addr: object) -> Put:
+def _ping(words: object = None) -> Ping:
+    if not isinstance(words, dict) or GREETING not in words:
+        return Ping()  # whatever it is, TVM's tracker answers it
+    key, serving = words.get("key"), words.get("serving")
+    return Ping(
+        True,
+        words.get("orders") is True,
+        None if serving is None else _serving(serving),
+        None if key is None else check_key(key),
+    )
+
+
+def _serving(value: object) -> Serving:
+    if not isinstance(value, list) or len(value) != 2:
+        refuse("a session is [peer, seconds]", value)
+    return Serving(clean(value[0], MAX_USER), seconds(value[1]))
+
+
+def clean(text: object, limit: int) -> str:
+    """A text that can be shown to others: no control characters, and not longer than `limit`.
+
+    Raises:
+        RemoteProtocolError: it is no text.
+    """
+    if not isinstance(text, str):
+        refuse("expected a text", text)
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
+
+
+def seconds(value: object) -> float:
+    """A duration, not negative.
+
+    Raises:
+        RemoteProtocolError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e300:
+        refuse("a duration is a number of seconds, not negative", value)
+    return float(value)
+
+
+def _put(key: object, place: object, custom_addr: object = None) -> Put:
     if not isinstance(place, list) or len(place) != 2:
-        _refuse("a server offers itself with [port, match key]", place)
-    address = None if custom_addr is None else _host(custom_addr)
-    return Put(check_key(key), _port(place[0]), _match_key(place[1]), address)
+        refuse("a server offers itself with [port, match key]", place)
+    address = None if custom_addr is None else host_of(custom_addr)
+    return Put(check_key(key), port_of(place[0]), _match_key(place[1]), address)
 
 
-def _request(key: object, user: object, priority: object) -> Request:
-    if user is not None and not isinstance(user, str):
-        _refuse("a user is text", user)
+def _request(
+    key: object, user: object, priority: object, session_timeout: object = None
+) -> Request:
     if isinstance(priority, bool) or not isinstance(priority, (int, float)):
-        _refuse("a priority is a number", priority)
+        refuse("a priority is a number", priority)
     if priority - priority != 0:  # 1e999 is JSON for infinity
-        _refuse("a priority is a finite number", priority)
-    return Request(check_key(key), (user or "")[:_MAX_HOST], priority)
+        refuse("a priority is a finite number", priority)
+    name = clean("" if user is None else user, MAX_USER)
+    limit_s = 0.0 if session_timeout is None else seconds(session_timeout)
+    return Request(check_key(key), name, priority, limit_s)
 
 
 def check_info(fields: object) -> Dict[str, Any]:
@@ -355,14 +397,14 @@ def check_info(fields: object) -> Dict[str, Any]:
         RemoteProtocolError: it is too long, nested too deeply, or has a bad key or address.
     """
     if not isinstance(fields, dict):
-        _refuse("the description of a connection is an object", fields)
+        refuse("the description of a connection is an object", fields)
     if _is_deeper(fields, _MAX_INFO_DEPTH):
-        _refuse("the description of a connection is not nested deeply", fields)
+        refuse("the description of a connection is not nested deeply", fields)
     if len(json.dumps(fields)) > MAX_INFO:
-        _refuse(f"the description of a connection has at most {MAX_INFO} bytes", fields)
+        refuse(f"the description of a connection has at most {MAX_INFO} bytes", fields)
     key = fields.get("key", "")
     if not isinstance(key, str) or not _is_word(key):
-        _refuse("the key of a connection is a text without blanks", key)
+        refuse("the key of a connection is a text without blanks", key)
     if "addr" in fields:
         _check_address(fields["addr"])
     return fields
@@ -370,14 +412,14 @@ def check_info(fields: object) -> Dict[str, Any]:
 
 def _check_address(address: object) -> None:
     if not isinstance(address, list) or len(address) != 2:
-        _refuse("an address is [host or null, port]", address)
+        refuse("an address is [host or null, port]", address)
     host, port = address
     if host is not None:
-        _host(host)
+        host_of(host)
     if isinstance(port, str):  # the C++ server quotes its port here
-        _port(int(port) if port.isdecimal() and len(port) < 6 else -1)
+        port_of(int(port) if port.isdecimal() and len(port) < 6 else -1)
     else:
-        _port(port)
+        port_of(port)
 
 
 def _update_info(fields: object) -> UpdateInfo:
@@ -396,58 +438,39 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 def _stop(stop_key: object) -> Stop:
     if not isinstance(stop_key, str):
-        _refuse("a stop key is text", stop_key)
+        refuse("a stop key is text", stop_key)
     return Stop(stop_key)
 
 
-_PARSERS: Dict[int, Tuple[int, Any]] = {
-    TrackerCode.PING: (0, Ping),
-    TrackerCode.STOP: (1, _stop),
-    TrackerCode.PUT: (3, _put),
-    TrackerCode.REQUEST: (3, _request),
-    TrackerCode.UPDATE_INFO: (1, _update_info),
-    TrackerCode.SUMMARY: (0, Summary),
-    TrackerCode.GET_PENDING_MATCHKEYS: (0, GetPendingMatchkeys),
+_PARSERS: Dict[int, Tuple[int, int, Any]] = {
+    TrackerCode.PING: (0, 1, _ping),
+    TrackerCode.STOP: (1, 1, _stop),
+    TrackerCode.PUT: (2, 3, _put),
+    TrackerCode.REQUEST: (3, 4, _request),
+    TrackerCode.UPDATE_INFO: (1, 1, _update_info),
+    TrackerCode.SUMMARY: (0, 0, Summary),
+    TrackerCode.GET_PENDING_MATCHKEYS: (0, 0, GetPendingMatchkeys),
 }
-"""For each code, the number of its arguments and what makes the message of them."""
+"""For each code: how few arguments it has, how many are read, what makes the message of them."""
 
 
-def _host(value: object) -> str:
+def host_of(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_HOST:
-        _refuse("a host is a short text", value)
+        refuse("a host is a short text", value)
     if not _is_word(value):
-        _refuse("a host has no blanks and is printable", value)
+        refuse("a host has no blanks and is printable", value)
     return value
 
 
-def _port(value: object) -> int:
+def port_of(value: object) -> int:
     if type(value) is not int or not 0 < value < 65536:
-        _refuse("a port is a number from 1 to 65535", value)
+        refuse("a port is a number from 1 to 65535", value)
     return value
 
 
 def _match_key(value: object) -> str:
     if not isinstance(value, str) or ":" not in value or len(value) > 2 * MAX_KEY:
-        _refuse("a match key is a text of the form KEY:RANDOM", value)
+        refuse("a match key is a text of the form KEY:RANDOM", value)
     if not _is_word(value):
-        _refuse("a match key has no blanks and is printable", value)
+        refuse("a match key has no blanks and is printable", value)
     return value
-
-
-def _integer(text: str) -> int:
-    # int() takes seconds for a megabyte of digits.
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
-
-
-def _refuse(rule: str, value: object) -> NoReturn:
-    try:
-        shown = repr(value)[:80]
-    except RecursionError:
-        shown = "something nested deeply"
-    raise RemoteProtocolError(f"{rule}; got {shown}")

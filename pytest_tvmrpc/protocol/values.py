@@ -21,6 +21,11 @@ LARGE = 64 * 1024
 """Bytes from which a byte string is sent and received apart, without being copied."""
 
 
+CHOSEN_HANDLES = 0x7476 << 48
+"""Where the handles begin that our client chooses for memory: a third value of the request for it,
+which other clients do not send, and other servers do not read."""
+
+
 class FunctionHandle(int):
     """A function of the serving side."""
 

@@ -1,7 +1,8 @@
 """The golden packets of tests/vectors, and what reads them, for the tests of this folder.
 
-A test that names ``ffi_vector``, ``legacy_vector``, ``packet_vector`` or ``hello_vector`` among its
-arguments runs once for each of those. Nothing is checked in here.
+A test that names ``packet_vector`` or ``hello_vector`` among its arguments runs once for each of
+those; one that names ``spoken`` once for each packet and each dialect in which it can be said, as a
+pair of the two. Nothing is checked in here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tu
 import pytest
 
 from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
 from pytest_tvmrpc.protocol.framing import PacketReader
 from pytest_tvmrpc.protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
 
@@ -85,12 +87,13 @@ PACKETS = [
     if path.name != "handshake.txt"
     for vector in _read(path)
 ]
-SELECTIONS = {
-    "hello_vector": HELLOS,
-    "packet_vector": PACKETS,
-    "ffi_vector": [vector for vector in PACKETS if vector.dialect != "legacy"],
-    "legacy_vector": [vector for vector in PACKETS if vector.dialect == "legacy"],
-}
+SPOKEN = [
+    (vector, dialect)
+    for vector in PACKETS
+    for dialect in (FFI, LEGACY)
+    if vector.dialect in (dialect.name, "both")
+]
+SELECTIONS = {"hello_vector": HELLOS, "packet_vector": PACKETS}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -98,6 +101,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if argument in metafunc.fixturenames:
             ids = [f"{vector.dialect}-{vector.name}" for vector in vectors]
             metafunc.parametrize(argument, vectors, ids=ids)
+    if "spoken" in metafunc.fixturenames:
+        ids = [f"{dialect.name}-{vector.name}" for vector, dialect in SPOKEN]
+        metafunc.parametrize("spoken", SPOKEN, ids=ids)
 
 
 @pytest.fixture(name="golden", scope="session")

@@ -16,12 +16,12 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from pytest_tvmrpc.errors import RemoteProtocolError
-from pytest_tvmrpc.protocol import ffi, packets, state, tracker
+from pytest_tvmrpc.protocol import packets, state, tracker
 from pytest_tvmrpc.protocol.codes import RPCCode
-from pytest_tvmrpc.protocol.dialect import of_client, of_server
+from pytest_tvmrpc.protocol.dialect import FFI, LEGACY, of_client, of_server
 from pytest_tvmrpc.protocol.framing import CAPACITY, PacketReader
 from pytest_tvmrpc.protocol.handshake import HelloReader, ReplyReader
-from pytest_tvmrpc.protocol.records import decode_record, known_record
+from pytest_tvmrpc.protocol.records import decode_legacy_record, decode_record, known_record
 
 ROUNDS = int(os.environ.get("PYTEST_TVMRPC_FUZZ_ROUNDS", "4000"))
 SEED = os.environ.get("PYTEST_TVMRPC_FUZZ_SEED")
@@ -30,7 +30,8 @@ MOST_MEMORY = 1 << 20
 """Bytes a decoder may take for a few hundred that arrived, the reader's own buffer included."""
 
 NUMBERS = [
-    *(0, 1, 2, 3, 4, 7, 8, 9, 11, 12, 64, 65, 66, 68, 70, 73, 115, 116, 255, 256, 4096, 4097),
+    *(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 64, 65, 66, 68, 70, 72, 73),
+    *(77, 115, 116, 127, 128, 255, 256, 4096, 4097),
     *(2**16 - 12, 2**16 - 8, 2**16, 2**21, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**40 + 1),
     *(2**63 - 1, 2**63, 2**64 - 13, 2**64 - 8, 2**64 - 4, 2**64 - 1),
 ]
@@ -152,6 +153,7 @@ def read_stream(mutator: Mutator, content: bytes) -> None:
     """Frames and everything within, as a peer that decodes all it gets in all ways."""
     reader = PacketReader()
     records: Dict[bytes, Any] = {}
+    legacy_records: Dict[bytes, Any] = {}
     where = state.State.OPENED
     for part in mutator.cuts(content):
         while part:
@@ -172,7 +174,7 @@ def read_stream(mutator: Mutator, content: bytes) -> None:
                 code, start, end = packet
                 where = tolerated(state.after, where, code) or where
                 state.code_name(code)
-                decode_all_ways(mutator, reader, code, start, end, records)
+                decode_all_ways(mutator, reader, code, start, end, records, legacy_records)
 
 
 def decode_all_ways(
@@ -182,26 +184,31 @@ def decode_all_ways(
     start: int,
     end: int,
     records: Dict[bytes, Any],
+    legacy_records: Dict[bytes, Any],
 ) -> None:
     buffer = reader.buffer
     begin = min(start + mutator.random.choice((0, 0, 0, 8)), end)
     head_end = mutator.random.randint(begin, end)
-    tolerated(ffi.decode_values, buffer, begin, end)
-    tolerated(ffi.decode_values, buffer, begin, end, records)
-    tolerated(ffi.decode_result, buffer, begin, end)
-    tolerated(ffi.decode_result, bytes(buffer[begin:end]), 0, end - begin)
-    ffi.decode_values_before(buffer, begin, head_end, end + reader.missing)
     init = tolerated(packets.decode_init_server, buffer, start, end)
-    if init is not None:
-        tolerated(ffi.decode_values, buffer, init.values_at, end)
+    for dialect, known in ((FFI, records), (LEGACY, legacy_records)):
+        tolerated(dialect.decode_values, buffer, begin, end)
+        tolerated(dialect.decode_values, buffer, begin, end, known)
+        tolerated(dialect.decode_values, buffer, begin, end, None, type)
+        tolerated(dialect.decode_result, buffer, begin, end)
+        tolerated(dialect.decode_result, bytes(buffer[begin:end]), 0, end - begin)
+        dialect.decode_values_before(buffer, begin, head_end, end + reader.missing)
+        if init is not None:
+            tolerated(dialect.decode_values, buffer, init.values_at, end)
     tolerated(packets.decode_call_handle, buffer, start, end)
     tolerated(packets.decode_copy, buffer, start, end, records)
     tolerated(decode_record, buffer, begin, end)
+    tolerated(decode_legacy_record, buffer, begin, end)
     tolerated(known_record, buffer, begin, end, records)
     body = memoryview(buffer)[start:end]
     tolerated(of_server, body)
     for assumed in (code, RPCCode.GET_GLOBAL_FUNC, RPCCode.INIT_SERVER, RPCCode.CALL_FUNC):
         tolerated(of_client, assumed, body)
+        tolerated(of_client, assumed, body, reader.missing or 1)
 
 
 def read_tracker(mutator: Mutator, content: bytes) -> None:
@@ -254,14 +261,15 @@ def test_changed_bytes_are_read_or_refused(
         tracemalloc.stop()
 
 
-def test_changes_get_past_the_framing(every_vector: Any) -> None:
+@pytest.mark.parametrize("dialect", [FFI, LEGACY], ids=lambda dialect: dialect.name)
+def test_changes_get_past_the_framing(dialect: Any, every_vector: Any) -> None:
     """The search is worth something: many changed packets are still decoded, many are refused."""
     mutator = Mutator(1, [vector.content for vector in every_vector[1]], [])
     taken = refused = 0
     for _ in range(1000):
         content = mutator.one()
         if len(content) > 12:
-            if tolerated(ffi.decode_values, content, 12, len(content)) is None:
+            if tolerated(dialect.decode_values, content, 12, len(content)) is None:
                 refused += 1
             else:
                 taken += 1

@@ -13,10 +13,14 @@ from pytest_tvmrpc.protocol.handshake import (
     MAX_KEY,
     ClientHello,
     HelloReader,
+    PeerHello,
     ReplyReader,
     encode_client_hello,
+    encode_partner,
     encode_server_reply,
     parse_client_key,
+    parse_peer_key,
+    take_key,
 )
 
 
@@ -36,13 +40,16 @@ def fed(reader: ReplyReader, stream: bytes, step: int) -> List[int]:
 
 
 def test_golden_words_are_encoded(hello_vector: Any) -> None:
-    """Both sides say, byte for byte, what TVM's do."""
-    said = hello_vector.value
+    """Both sides say, byte for byte, what TVM's do; our server adds an option to its key."""
+    said, content = hello_vector.value, hello_vector.content
     if hello_vector.direction == ">":
-        assert encode_client_hello(said["key"], said["timeout"]) == hello_vector.content
-    else:
-        reply = HandshakeReply[said["reply"]]
-        assert encode_server_reply(reply, said["server_key"]) == hello_vector.content
+        assert encode_client_hello(said["key"], said["timeout"]) == content
+        return
+    reply = HandshakeReply[said["reply"]]
+    if reply is HandshakeReply.SUCCESS:
+        ours = content[8:] + b" -tvmrpc=1"
+        content = content[:4] + struct.pack("<i", len(ours)) + ours
+    assert encode_server_reply(reply, said["server_key"]) == content
 
 
 @pytest.mark.parametrize("cut", ["whole", "byte by byte", "with trailing bytes"])
@@ -65,6 +72,24 @@ def test_golden_words_are_understood(hello_vector: Any, cut: str) -> None:
         assert reply.server_key == said["server_key"]
         if step > 1:
             assert sum(asked) == len(content), "it asks for its own bytes and no more"
+
+
+@pytest.mark.parametrize("step", [1, 100])
+@pytest.mark.parametrize("key", ["", "board", "größe"])
+def test_our_servers_are_recognised(key: str, step: int) -> None:
+    """By an option behind the key, which clients of TVM do not look at; the key stays the key."""
+    reply = ReplyReader()
+    fed(reply, encode_server_reply(HandshakeReply.SUCCESS, key), step)
+    assert (reply.needed, reply.server_key, reply.is_ours) == (0, key, True)
+    assert reply.text == f"server:{key} -tvmrpc=1".encode()
+
+
+@pytest.mark.parametrize("text", ["server:board", "server:board -other=1", "server:x -tvmrpc=12"])
+def test_other_servers_are_not_ours(text: str) -> None:
+    """Neither TVM's servers nor those with other options."""
+    reply = ReplyReader()
+    fed(reply, hello(text.encode()), 100)
+    assert (reply.needed, reply.is_ours) == (0, False)
 
 
 def test_first_packet_may_come_with_the_hello(golden: Callable[..., Any]) -> None:
@@ -196,3 +221,47 @@ def test_complete_reply_takes_no_bytes(reply: str) -> None:
     fed(reader, encode_server_reply(HandshakeReply[reply], "board"), 99)
     reader.feed(b"")
     assert (reader.needed, reader.reply) == (0, HandshakeReply[reply])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_server", "match_key"),
+    [
+        (b"server:pk", True, "pk"),
+        (b"client:pk -timeout=30", False, "pk"),
+        (b"client:pk:0.25\t-timeout=30", False, "pk:0.25"),
+        (b"server:", True, ""),
+        (b"client: -timeout=2", False, ""),
+        (b"javascr123", False, "123"),
+        (b"Server:pk", False, "pk"),
+        (b"short", False, ""),
+        ("server:\u00e4\u3000x".encode(), True, "\u00e4"),
+    ],
+)
+def test_how_a_proxy_reads_a_key(text: bytes, is_server: bool, match_key: str) -> None:
+    """``server:`` decides the side; what is behind seven characters, up to a blank, the partner."""
+    assert parse_peer_key(text) == PeerHello(is_server, match_key, text)
+
+
+def test_a_proxy_takes_no_key_that_is_not_text() -> None:
+    """As everybody: it ends up in logs, and at a tracker."""
+    with pytest.raises(RemoteProtocolError, match="not UTF-8"):
+        parse_peer_key(b"server:\xff")
+
+
+def test_what_a_proxy_tells_each_side() -> None:
+    """Success and the other side's whole key, to the byte as TVM's proxy was recorded."""
+    recorded = "71f20f00 15000000 636c69656e743a706b202d74696d656f75743d3330"
+    assert encode_partner(b"client:pk -timeout=30") == bytes.fromhex(recorded)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 100], ids=["byte by byte", "in pieces", "whole"])
+def test_what_is_behind_a_key_is_left(cut: int) -> None:
+    """The key is taken once it is complete; until then nothing is."""
+    stream = hello(b"server:pk")
+    received = bytearray()
+    for start in range(0, len(stream), cut):
+        assert take_key(received) is None
+        received += stream[start : start + cut]
+    received += b"rest"
+    assert take_key(received) == b"server:pk"
+    assert received == b"rest"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import struct
 from typing import Any, List
 
 import pytest
 
 from pytest_tvmrpc.errors import LocalProtocolError, RemoteProtocolError
 from pytest_tvmrpc.protocol import tracker as wire
+from pytest_tvmrpc.protocol.json_frames import MAX_FRAME
 
 RECORDED = {
     "update_info": '33000000 [5, {"key": "server:board", "addr": [null, 19100]}]',
@@ -34,10 +34,6 @@ def recorded(name: str) -> bytes:
     return bytes.fromhex(length) + text.encode()
 
 
-def bodies(reader: wire.FrameReader) -> List[bytes]:
-    return list(iter(reader.next_frame, None))
-
-
 @pytest.mark.parametrize(
     ("frame", "name"),
     [
@@ -55,44 +51,6 @@ def test_frames_are_what_tvm_writes(frame: bytes, name: str) -> None:
     assert frame == recorded(name)
 
 
-@pytest.mark.parametrize("cut", ["whole", "byte by byte", "with trailing bytes"])
-def test_frames_are_found_wherever_the_stream_is_cut(cut: str) -> None:
-    """The same frames come out of any segmentation, and the start of a next one waits."""
-    texts = [b"[1]", b'[4, "k", "", 1]', b"0"]
-    stream = b"".join(struct.pack("<i", len(text)) + text for text in texts)
-    reader = wire.FrameReader()
-    found: List[bytes] = []
-    if cut == "byte by byte":
-        for index in range(len(stream)):
-            reader.feed(stream[index : index + 1])
-            found += bodies(reader)
-    else:
-        reader.feed(stream + (b"\x03\0\0\0[" if cut == "with trailing bytes" else b""))
-        found += bodies(reader)
-    assert found == texts
-    assert reader.is_partial == (cut == "with trailing bytes")
-    if reader.is_partial:
-        reader.feed(b"6]")
-        assert bodies(reader) == [b"[6]"]
-
-
-@pytest.mark.parametrize("length", [0, -1, -(2**31), wire.MAX_FRAME + 1, 2**31 - 1])
-def test_a_length_out_of_bounds_is_refused_before_its_bytes(length: int) -> None:
-    """What a length merely claims is neither waited for nor allocated; it stays refused."""
-    reader = wire.FrameReader()
-    reader.feed(struct.pack("<i", length))
-    for _ in range(2):
-        with pytest.raises(RemoteProtocolError, match="claims"):
-            reader.next_frame()
-
-
-def test_a_frame_of_the_greatest_length_is_taken() -> None:
-    """The limit itself is allowed."""
-    reader = wire.FrameReader()
-    reader.feed(struct.pack("<i", wire.MAX_FRAME) + b" " * wire.MAX_FRAME)
-    assert bodies(reader) == [b" " * wire.MAX_FRAME]
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -100,7 +58,16 @@ def test_a_frame_of_the_greatest_length_is_taken() -> None:
         ([2, "tracker:0.1"], wire.Stop("tracker:0.1")),
         ([3, "k", [1, "k:0.5"], None], wire.Put("k", 1, "k:0.5", None)),
         ([3, "a:b", [65535, "a:b:0.5"], "10.0.0.1"], wire.Put("a:b", 65535, "a:b:0.5", "10.0.0.1")),
+        ([3, "k", [1, "k:0.5"]], wire.Put("k", 1, "k:0.5", None)),
         ([4, "k", "", 1], wire.Request("k", "", 1)),
+        ([4, "k", "me", 1, 2.5, "more"], wire.Request("k", "me", 1, 2.5)),
+        ([4, "k", "a\x1b[2Jb\n" + "c" * 200, 1], wire.Request("k", "a?[2Jb?" + "c" * 121, 1)),
+        ([1, 2], wire.Ping()),
+        ([1, {"tvmrpc": 1, "more": 2}], wire.Ping(True)),
+        (
+            [1, {"tvmrpc": 1, "orders": True, "serving": ["h:1", 2], "key": "k"}, 3],
+            wire.Ping(True, True, wire.Serving("h:1", 2), "k"),
+        ),
         ([4, "gerät", None, -2.5], wire.Request("gerät", "", -2.5)),
         ([5, {"key": "server:k", "addr": [None, 9]}], None),
         ([5, {"key": "server:k", "addr": [None, "9090"]}], None),
@@ -133,10 +100,8 @@ def test_messages_become_values(value: List[Any], message: Any) -> None:
         b"[8]",
         b"[-1]",
         b"[[1]]",
-        b"[1, 2]",
         b"[2]",
         b"[2, 5]",
-        b'[3, "k", [1, "k:0.5"]]',
         b'[3, "k", [1], null]',
         b'[3, "k", {"port": 1}, null]',
         b'[3, "k", [0, "k:0.5"], null]',
@@ -161,7 +126,14 @@ def test_messages_become_values(value: List[Any], message: Any) -> None:
         b'[4, "k", "", "1"]',
         b'[4, "k", "", true]',
         b'[4, "k", "", null]',
+        b'[4, "k", "", 1, -1]',
+        b'[4, "k", "", 1, true]',
+        b'[4, "k", "", 1, "1"]',
         b'[4, "k", "", NaN]',
+        b'[1, {"tvmrpc": 1, "key": "a b"}]',
+        b'[1, {"tvmrpc": 1, "serving": "h:1"}]',
+        b'[1, {"tvmrpc": 1, "serving": [1, 2]}]',
+        b'[1, {"tvmrpc": 1, "serving": ["h:1", -1]}]',
         b'[4, "k", "", Infinity]',
         b'[4, "k", "", 1e999]',
         b'[4, "k", "", 123456789012345678901234567890]',
@@ -188,7 +160,7 @@ def test_what_is_no_message_is_refused(body: bytes) -> None:
         b"[" * 100_000 + b"]" * 100_000,
         b'{"a":' * 100_000,
         b'[5, {"x": ' + b"[" * 500 + b"]" * 500 + b"}]",
-        b"9" * wire.MAX_FRAME,
+        b"9" * MAX_FRAME,
         b'[4, "' + b"k" * 100_000 + b'", "", 1]',
         b'[5, {"x": "' + b"y" * wire.MAX_INFO + b'"}]',
     ],
@@ -246,10 +218,10 @@ def test_what_is_no_reply_is_refused(parse: Any, value: Any) -> None:
 def test_match_keys_lead_back_to_their_key(key: str) -> None:
     """Keys may have colons: a match key is cut at its last one."""
     match_key = wire.make_match_key(key, bytes(range(8)))
-    assert wire.key_of(match_key) == key
-    tail = match_key[len(key) :]
-    assert tail.startswith(":0.")
-    assert 0 <= float(tail[1:]) < 1
+    device_key, _, tail = match_key.rpartition(":")
+    assert device_key == key
+    assert tail.startswith("0.")
+    assert 0 <= float(tail) < 1
     assert wire.make_match_key(key, bytes(range(1, 9))) != match_key
 
 
