@@ -13,23 +13,8 @@ from ..dlpack import DataType, DataTypeCode
 
 # These two at once: `tensor` and `device` name a function and the module that it is in, and only
 # a module that is loaded before the function is bound stays out of its way.
-from .device.api import (
-    Device,
-    cl,
-    cpu,
-    cuda,
-    device,
-    ext_dev,
-    gpu,
-    hexagon,
-    metal,
-    mtl,
-    opencl,
-    rocm,
-    vpi,
-    vulkan,
-    webgpu,
-)
+from .device import names as _devices
+from .device.names import *  # noqa: F403  (what it lists, and it says so below)
 from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, tensor
 
 if TYPE_CHECKING:
@@ -56,44 +41,30 @@ __all__ = [
     "BenchmarkResult",
     "DataType",
     "DataTypeCode",
-    "Device",
     "Module",
     "NDArray",
     "PackedFunc",
     "Tensor",
     "array",
-    "cl",
-    "cpu",
-    "cuda",
-    "device",
     "empty",
-    "ext_dev",
     "from_dlpack",
     "get_global_func",
-    "gpu",
-    "hexagon",
     "list_global_func_names",
     "load_module",
     "load_param_dict",
     "load_param_dict_from_file",
-    "metal",
-    "mtl",
     "nd",
     "num_threads",
     "numpyasarray",
-    "opencl",
     "profiling",
     "register_func",
     "register_global_func",
     "remove_global_func",
-    "rocm",
     "save_param_dict",
     "save_param_dict_to_file",
     "tensor",
-    "vpi",
-    "vulkan",
-    "webgpu",
 ]
+__all__ += _devices.__all__
 
 _HOMES = {
     "BenchmarkResult": "profiling",

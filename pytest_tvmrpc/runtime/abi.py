@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import weakref
 from _thread import get_ident
 from typing import Any, Dict, NamedTuple, Optional
 
@@ -150,7 +151,13 @@ def new_cell(type_index: int, value: Any, payload: bytes = bytes(32)) -> int:
 def value_of_cell(address: Optional[int]) -> Any:
     """What an object of ours stands for; None for an address that is none of ours."""
     cell = _cells.get(address) if address else None
-    return cell.value if cell is not None else None
+    value = cell.value if cell is not None else None
+    return value() if type(value) is weakref.ref else value
+
+
+def set_value_of_cell(address: int, value: Any) -> None:
+    """Let an object of ours stand for something else; a weak reference for what it refers to."""
+    _cells[address] = _cells[address]._replace(value=value)
 
 
 def retain(address: int) -> None:

@@ -6,12 +6,10 @@ Opens no library, and offers compiled code nothing but functions; `library` and 
 from __future__ import annotations
 
 import ctypes
-import operator
 import struct
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from ..dlpack import DataType, OpaquePointer, tensor_nbytes
-from ..dlpack import Device as PlainDevice
+from ..dlpack import OpaquePointer
 from ..errors import LibraryError
 from .abi import (
     ANY_SIZE,
@@ -30,45 +28,33 @@ from .abi import (
     take_error,
     value_of_cell,
 )
-from .device.api import Device
+from .foreign import Reference, tensor_at
 from .function import PackedFunc
 from .module import Module
 from .tensor import Tensor
+from .words import (
+    Word,
+    byte_array,
+    bytes_at,
+    c_string,
+    decoded,
+    device_of,
+    dtype_of,
+    float_bits,
+    float_of,
+    number_word,
+    plain_word,
+    signed,
+    text_at,
+    unsigned,
+)
 
 _any = struct.Struct("<iIq")
 _arguments = [struct.Struct("<" + "Qq" * count) for count in range(17)]
-_int64 = struct.Struct("<q")
-_float64 = struct.Struct("<d")
 _SMALL = 7  # bytes that fit into a TVMFFIAny, with their NUL
 
-Word = Tuple[int, int, int]
-"""The three fields of a TVMFFIAny: type index, length of small text, value."""
 
-
-class _Reference:
-    """A strong reference to a foreign object, given back when this is dropped."""
-
-    __slots__ = ("address",)
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-
-    def __del__(self) -> None:
-        release(self.address)
-
-
-class _ForeignMemory:
-    """Memory of a tensor that compiled code owns; valid while its owner is."""
-
-    __slots__ = ("_owner", "data", "nbytes")
-
-    def __init__(self, address: int, nbytes: int, owner: Optional[_Reference]) -> None:
-        self.data = address
-        self.nbytes = nbytes
-        self._owner = owner
-
-
-def _function_cell(function: Callable[..., Any]) -> int:
+def function_cell(function: Callable[..., Any]) -> int:
     """A function object for a callable; a function of a library needs no way through Python."""
     call = _on_call_address
     if type(function) is NativeFunction and not function.handle:
@@ -111,37 +97,30 @@ def pack_arguments(function: str, args: Tuple[Any, ...]) -> PackedArguments:
 
 def _argument(function: str, position: int, value: Any, alive: List[Any], cells: List[int]) -> Word:
     """One argument: plain values, then borrowed memory, then objects."""
-    word = _plain_word(value)
+    word = plain_word(value)
     if word is not None:
         return word
     if isinstance(value, Tensor):
-        return TypeIndex.DL_TENSOR_PTR, 0, _signed(value.dltensor)
+        return TypeIndex.DL_TENSOR_PTR, 0, signed(value.dltensor)
     if isinstance(value, str):
-        encoded = value.encode()
-        if b"\0" in encoded:
-            raise ValueError(
-                f"argument {position} of {function} holds a NUL character, at which C ends a str; "
-                "expected text without it; pass bytes"
-            )
-        text = ctypes.create_string_buffer(encoded)
+        text = c_string(f"argument {position} of {function}", value)
         alive.append(text)
-        return TypeIndex.RAW_STR, 0, _signed(ctypes.addressof(text))
+        return TypeIndex.RAW_STR, 0, signed(ctypes.addressof(text))
     if isinstance(value, (bytes, bytearray, memoryview)):
-        memory = ctypes.create_string_buffer(bytes(value), max(len(bytes(value)), 1))
-        array = TVMFFIByteArray(ctypes.addressof(memory), len(bytes(value)))
+        array, memory = byte_array(value)
         alive += memory, array
-        return TypeIndex.BYTE_ARRAY_PTR, 0, _signed(ctypes.addressof(array))
+        return TypeIndex.BYTE_ARRAY_PTR, 0, signed(ctypes.addressof(array))
     if isinstance(value, NativeFunction) and value.handle:
-        return TypeIndex.FUNCTION, 0, _signed(value.handle)
+        return TypeIndex.FUNCTION, 0, signed(value.handle)
     if isinstance(value, Module):
         cells.append(new_cell(TypeIndex.MODULE, value))
-        return TypeIndex.MODULE, 0, _signed(cells[-1])
-    number = _number_word(f"argument {position} of {function}", value)
+        return TypeIndex.MODULE, 0, signed(cells[-1])
+    number = number_word(f"argument {position} of {function}", value)
     if number is not None:
         return number
     if callable(value) and not isinstance(value, type):
-        cells.append(_function_cell(value))
-        return TypeIndex.FUNCTION, 0, _signed(cells[-1])
+        cells.append(function_cell(value))
+        return TypeIndex.FUNCTION, 0, signed(cells[-1])
     raise TypeError(
         f"argument {position} of {function} is a {type(value).__module__}."
         f"{type(value).__qualname__}, which compiled code cannot take; expected None, a number, "
@@ -150,48 +129,9 @@ def _argument(function: str, position: int, value: Any, alive: List[Any], cells:
     )
 
 
-def _plain_word(value: Any) -> Optional[Word]:
-    """A value that fits into the word itself, but for numbers in general."""
-    if value is None:
-        return TypeIndex.NONE, 0, 0
-    if isinstance(value, bool):
-        return TypeIndex.BOOL, 0, int(value)
-    if isinstance(value, float):
-        return TypeIndex.FLOAT, 0, _float_bits(value)
-    if isinstance(value, OpaquePointer):
-        return TypeIndex.OPAQUE_PTR, 0, _signed(int(value))
-    if isinstance(value, ctypes.c_void_p):
-        return TypeIndex.OPAQUE_PTR, 0, _signed(value.value or 0)
-    if isinstance(value, DataType):
-        return TypeIndex.DATA_TYPE, 0, value.code | value.bits << 8 | value.lanes << 16
-    if isinstance(value, PlainDevice):
-        number = value.device_type & 0xFFFFFFFF | (value.device_id & 0xFFFFFFFF) << 32
-        return TypeIndex.DEVICE, 0, _signed(number)
-    return None
-
-
-def _number_word(what: str, value: Any) -> Optional[Word]:
-    """An int or float, or what counts as one (NumPy's scalars do), but no array of one element."""
-    if getattr(value, "shape", ()) != ():
-        return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        import numbers
-
-        if isinstance(value, numbers.Real):
-            return TypeIndex.FLOAT, 0, _float_bits(float(value))
-        return None
-    if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError(
-            f"{what} is {number}, which is no 64-bit integer; pass a float or a tensor"
-        )
-    return TypeIndex.INT, 0, number
-
-
 def _owned_word(value: Any) -> Word:
     """A value handed to compiled code for good: text and tensors become objects of their own."""
-    word = _plain_word(value)
+    word = plain_word(value)
     if word is not None:
         return word
     if isinstance(value, str):
@@ -200,17 +140,17 @@ def _owned_word(value: Any) -> Word:
         return _owned_text(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes(value))
     if isinstance(value, Tensor):
         record = ctypes.string_at(value.dltensor, ctypes.sizeof(DLTensor))
-        return TypeIndex.TENSOR, 0, _signed(new_cell(TypeIndex.TENSOR, value, record))
+        return TypeIndex.TENSOR, 0, signed(new_cell(TypeIndex.TENSOR, value, record))
     if isinstance(value, NativeFunction) and value.handle:
         retain(value.handle)
-        return TypeIndex.FUNCTION, 0, _signed(value.handle)
+        return TypeIndex.FUNCTION, 0, signed(value.handle)
     if isinstance(value, Module):
-        return TypeIndex.MODULE, 0, _signed(new_cell(TypeIndex.MODULE, value))
-    number = _number_word("the result", value)
+        return TypeIndex.MODULE, 0, signed(new_cell(TypeIndex.MODULE, value))
+    number = number_word("the result", value)
     if number is not None:
         return number
     if callable(value) and not isinstance(value, type):
-        return TypeIndex.FUNCTION, 0, _signed(_function_cell(value))
+        return TypeIndex.FUNCTION, 0, signed(function_cell(value))
     raise TypeError(
         f"a {type(value).__module__}.{type(value).__qualname__} cannot be returned to compiled "
         "code; return None, a number, text, bytes, a data type, a device, a function or a tensor"
@@ -222,33 +162,10 @@ def _owned_text(kind: int, small_kind: int, text: bytes) -> Word:
         return small_kind, len(text), int.from_bytes(text.ljust(8, b"\0"), "little", signed=True)
     memory = ctypes.create_string_buffer(text)
     payload = bytes(TVMFFIByteArray(ctypes.addressof(memory), len(text)))
-    return kind, 0, _signed(new_cell(kind, memory, payload))
-
-
-def _signed(address: int) -> int:
-    """A 64-bit word as struct's ``q`` takes it; tagged pointers have the top bit set."""
-    return address - (1 << 64) if address >> 63 else address
-
-
-def _float_bits(value: float) -> int:
-    return _int64.unpack(_float64.pack(value))[0]  # type: ignore[no-any-return]
+    return kind, 0, signed(new_cell(kind, memory, payload))
 
 
 # -------------------------------------------------------------------- values from compiled code
-
-
-def _bytes_at(address: int) -> bytes:
-    array = TVMFFIByteArray.from_address(address)
-    return ctypes.string_at(array.data, array.size) if array.size else b""
-
-
-def _text(encoded: bytes) -> str:
-    try:
-        return encoded.decode()
-    except UnicodeDecodeError as error:
-        raise LibraryError(
-            f"text from compiled code is not UTF-8 ({error}); return it as bytes"
-        ) from None
 
 
 def _value(word: Word, owned: bool) -> Any:
@@ -262,9 +179,9 @@ def _value(word: Word, owned: bool) -> Any:
     """
     kind, length, number = word
     if kind >= TypeIndex.OBJECT and number:
-        return _object_value(kind, number & 0xFFFFFFFFFFFFFFFF, owned)
+        return _object_value(kind, unsigned(number), owned)
     if kind == TypeIndex.DL_TENSOR_PTR and number and not owned:
-        return tensor_at(_address(number))  # of an argument; nobody could tell how long a result
+        return tensor_at(unsigned(number))  # of an argument; nobody could tell how long a result
     convert = _conversions.get(kind)
     if convert is None:
         raise LibraryError(
@@ -274,31 +191,21 @@ def _value(word: Word, owned: bool) -> Any:
     return convert(length, number)
 
 
-def _address(number: int) -> int:
-    return number & 0xFFFFFFFFFFFFFFFF
-
-
 def _small_text(length: int, number: int) -> bytes:
     return number.to_bytes(8, "little", signed=True)[: min(length, _SMALL)]
-
-
-def _device_value(number: int) -> Device:
-    return Device(*struct.unpack("<ii", _int64.pack(number)))
 
 
 _conversions: Dict[int, Callable[[int, int], Any]] = {
     TypeIndex.NONE: lambda length, number: None,
     TypeIndex.INT: lambda length, number: number,
     TypeIndex.BOOL: lambda length, number: number != 0,
-    TypeIndex.FLOAT: lambda length, number: _float64.unpack(_int64.pack(number))[0],
-    TypeIndex.OPAQUE_PTR: lambda length, number: OpaquePointer(_address(number)),
-    TypeIndex.DATA_TYPE: lambda length, number: DataType.of(
-        number & 0xFF, number >> 8 & 0xFF, number >> 16 & 0xFFFF
-    ),
-    TypeIndex.DEVICE: lambda length, number: _device_value(number),
-    TypeIndex.RAW_STR: lambda length, number: _text(ctypes.string_at(_address(number))),
-    TypeIndex.BYTE_ARRAY_PTR: lambda length, number: _bytes_at(_address(number)),
-    TypeIndex.SMALL_STR: lambda length, number: _text(_small_text(length, number)),
+    TypeIndex.FLOAT: lambda length, number: float_of(number),
+    TypeIndex.OPAQUE_PTR: lambda length, number: OpaquePointer(unsigned(number)),
+    TypeIndex.DATA_TYPE: lambda length, number: dtype_of(number),
+    TypeIndex.DEVICE: lambda length, number: device_of(number),
+    TypeIndex.RAW_STR: lambda length, number: text_at(number),
+    TypeIndex.BYTE_ARRAY_PTR: lambda length, number: bytes_at(number),
+    TypeIndex.SMALL_STR: lambda length, number: decoded(_small_text(length, number)),
     TypeIndex.SMALL_BYTES: _small_text,
 }
 
@@ -306,9 +213,9 @@ _conversions: Dict[int, Callable[[int, int], Any]] = {
 def _object_value(kind: int, address: int, owned: bool) -> Any:
     try:
         if kind == TypeIndex.STR:
-            return _text(_bytes_at(address + HEADER_SIZE))
+            return decoded(bytes_at(address + HEADER_SIZE))
         if kind == TypeIndex.BYTES:
-            return _bytes_at(address + HEADER_SIZE)
+            return bytes_at(address + HEADER_SIZE)
         if kind in (TypeIndex.FUNCTION, TypeIndex.MODULE, TypeIndex.TENSOR):
             value = value_of_cell(address)
             if value is not None:
@@ -317,10 +224,10 @@ def _object_value(kind: int, address: int, owned: bool) -> Any:
         if kind == TypeIndex.FUNCTION:
             retain(address)
             cell = TVMFFIFunctionCell.from_address(address + HEADER_SIZE)
-            return NativeFunction(cell.safe_call, "", address, _Reference(address))
+            return NativeFunction(cell.safe_call, "", address, Reference(address))
         if kind == TypeIndex.TENSOR:
             retain(address)
-            return tensor_at(address + HEADER_SIZE, _Reference(address))
+            return tensor_at(address + HEADER_SIZE, Reference(address))
     finally:
         if owned:
             release(address)
@@ -335,32 +242,6 @@ def _kind_name(kind: int) -> str:
         return f"{kind} ({TypeIndex(kind).name})"
     except ValueError:
         return str(kind)
-
-
-def tensor_at(address: int, owner: Optional[_Reference] = None) -> Tensor:
-    """A tensor over memory that a DLTensor describes; without an owner valid for a call only.
-
-    Raises:
-        LibraryError: its elements do not lie in C order without gaps.
-    """
-    record = DLTensor.from_address(address)
-    count = max(record.ndim, 0)
-    shape = tuple((ctypes.c_int64 * count).from_address(record.shape)) if count else ()
-    if record.strides and count:
-        expected = 1
-        strides = (ctypes.c_int64 * count).from_address(record.strides)
-        for length, stride in zip(reversed(shape), reversed(strides)):
-            if length != 1 and stride != expected:
-                raise LibraryError(
-                    f"a tensor of shape {shape} has strides {tuple(strides)}; "
-                    "expected elements in C order without gaps; copy it first"
-                )
-            expected *= length
-    dtype = DataType.of(record.code, record.bits, record.lanes)
-    nbytes = record.byte_offset + tensor_nbytes(shape, dtype)
-    memory = _ForeignMemory(record.data or 0, nbytes, owner)
-    device = Device(record.device_type, record.device_id)
-    return Tensor(memory, shape, dtype, device, record.byte_offset)
 
 
 def values_at(address: Optional[int], count: int) -> List[Any]:
@@ -391,8 +272,14 @@ _on_call_address = ctypes.cast(_on_call, ctypes.c_void_p).value or 0
 
 
 def call_function(handle: int, args: Optional[int], count: int, result: int) -> int:
-    """Call a function object as compiled code does: values in C memory, 0 or an error code."""
+    """Call a function object as compiled code does: values in C memory, 0 or an error code.
+
+    Raises:
+        ValueError: the object is no function.
+    """
     cell = TVMFFIFunctionCell.from_address(handle + HEADER_SIZE)
+    if not cell.safe_call:
+        raise ValueError("compiled code called an object that is no function")
     return int(SAFE_CALL(cell.safe_call)(handle, args, count, result))
 
 
@@ -447,7 +334,7 @@ class NativeFunction(PackedFunc):
                 add(value)
             elif kind is float:
                 add(3)  # FLOAT
-                add(_float_bits(value))
+                add(float_bits(value))
             else:
                 return self._call_any(*args)
         count = len(args)
@@ -510,7 +397,7 @@ class NativeFunction(PackedFunc):
 _UNTYPED_CALL = ctypes.CFUNCTYPE(ctypes.c_int)  # takes ready-made C values: 60 ns less for a call
 
 
-class _OwnedCells:
+class OwnedCells:
     """Objects made for the arguments of a prepared call, released when that is dropped."""
 
     __slots__ = ("cells",)
@@ -531,7 +418,7 @@ def _prepared(function: NativeFunction, args: Tuple[Any, ...]) -> Callable[[], N
     handle, count = ctypes.c_void_p(function.handle), ctypes.c_int(len(args))
     block_address = ctypes.c_void_p(ctypes.addressof(block))
     result_address = ctypes.c_void_p(ctypes.addressof(result))
-    alive = (function, packed, block, _OwnedCells(packed.cells))
+    alive = (function, packed, block, OwnedCells(packed.cells))
     take_error()
 
     def run() -> None:
@@ -542,7 +429,7 @@ def _prepared(function: NativeFunction, args: Tuple[Any, ...]) -> Callable[[], N
     def drop(code: int, alive: Any) -> None:
         if code:
             raise function.error(code)
-        address = _address(_any.unpack_from(result)[2])
+        address = unsigned(_any.unpack_from(result)[2])
         if address:
             release(address)
         ctypes.memset(result, 0, ANY_SIZE)

@@ -1,7 +1,8 @@
 """What compiled code calls in its runtime: functions in C's form, by their names in TVM.
 
-A library finds them in two ways: through pointer variables that it exports and its loader fills,
-or as undefined symbols (see `shim`). Nothing here opens a library.
+Those of all ages of TVM, since their names differ where they do. A library finds them in two ways:
+through pointer variables that it exports and its loader fills, or as undefined symbols (see
+`shim`). Nothing here opens a library.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
-from ..dlpack import ALIGNMENT, DeviceType
+from ..dlpack import DeviceType
 from ..errors import DeviceError
-from . import parallel, registry
+from . import legacy, legacy_calling, parallel, registry, system_library
 from .abi import (
     TypeIndex,
     error_of_kind,
@@ -21,17 +22,26 @@ from .abi import (
     record_error,
     release,
     retain,
+    set_value_of_cell,
 )
 from .calling import call_function, pack_arguments
+from .conventions import PREFIX, Convention
 
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["FUNCTIONS", "VARIABLES", "address_of", "bind_context"]
+__all__ = ["CONTEXTS", "FUNCTIONS", "VARIABLES", "address_of", "bind_context"]
 
 _pointer, _int, _u64, _text = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_char_p
 
 _INIT = ctypes.CFUNCTYPE(_int, _pointer)
+_RUN = ctypes.CFUNCTYPE(_int, _pointer)
+
+CONTEXTS = ("__tvm_ffi__library_ctx", "__tvm_ffi_library_ctx", "__tvm_module_ctx")
+"""The variables for a module's context, of TVM from 0.22 on, of 0.21, and of those before."""
+
+WORKSPACE_ALIGNMENT = 128
+"""Bytes: what code made by TVM up to 0.9 relies on; later code is content with 64."""
 
 
 class ModuleContext:
@@ -42,13 +52,14 @@ class ModuleContext:
     """
 
     def __init__(self) -> None:
-        self.address = new_cell(TypeIndex.MODULE, self)
+        self.address = new_cell(TypeIndex.MODULE, None)
         self._functions: Dict[str, int] = {}
         self._module: Optional[weakref.ref[Module]] = None
 
     def bind(self, module: Module) -> None:
         """Say for which module the library's code looks up functions from now on."""
         self._module = weakref.ref(module)
+        set_value_of_cell(self.address, self._module)
         self._functions = {}
 
     def module(self) -> Optional[Module]:
@@ -56,14 +67,15 @@ class ModuleContext:
         return self._module() if self._module is not None else None
 
     def look_up(self, name: str) -> Optional[int]:
-        """The object of a function in the imported modules, or of a global function."""
+        """The object of a function in the imported modules and theirs, or of a global function."""
         known = self._functions.get(name)
         if known is not None:
             return known
         function: Any = None
         module = self.module()
         for imported in module.imported_modules if module is not None else ():
-            function = function or imported.find_function(name)
+            if function is None and imported.implements_function(name, query_imports=True):
+                function = imported.get_function(name, query_imports=True)
         function = function or registry.get_global_func(name, allow_missing=True)
         if function is None:
             return None
@@ -72,7 +84,7 @@ class ModuleContext:
 
 
 def bind_context(module: Module, variable: ctypes.c_void_p) -> None:
-    """Fill a library's ``__tvm_ffi__library_ctx``; a library that is opened again keeps its own."""
+    """Fill one of a library's `CONTEXTS`; a library that is opened again keeps its own."""
     context = _contexts.get(variable.value or 0)
     if context is None:
         context = ModuleContext()
@@ -161,6 +173,15 @@ def _init_once(handle: int, init: int) -> int:
         return code
 
 
+def _run_once(handle: int, function: int, closure: Optional[int], nbytes: int) -> int:
+    with _init_lock:
+        place = _pointer.from_address(handle)
+        if place.value:
+            return 0
+        place.value = 1
+        return int(_RUN(function)(closure))
+
+
 _workspaces: Dict[int, int] = {}  # bytes, by address
 _libc: Dict[str, Any] = {}
 
@@ -181,7 +202,9 @@ def _alloc_workspace(device_type: int, device_id: int, nbytes: int, code: int, b
                 f"compiled code wants a workspace on device type {device_type}; expected the CPU"
             )
         memory = _pointer()
-        if _allocator()["posix_memalign"](ctypes.addressof(memory), ALIGNMENT, nbytes or 1):
+        if _allocator()["posix_memalign"](
+            ctypes.addressof(memory), WORKSPACE_ALIGNMENT, nbytes or 1
+        ):
             raise MemoryError(f"no memory for a workspace of {nbytes} bytes")
         address = memory.value or 0
         _workspaces[address] = nbytes
@@ -214,6 +237,38 @@ def _change_count(change: Callable[[int], None], handle: Optional[int]) -> int:
     return 0
 
 
+def _get_global(name: Optional[bytes], out: int) -> int:
+    function = registry.get_global_func((name or b"").decode("utf-8", "replace"), True)
+    place = _pointer.from_address(out)  # NULL, if there is none, is no error
+    place.value = legacy.give_function(function) if function is not None else None
+    return 0
+
+
+def _free(handle: Optional[int]) -> int:
+    legacy_calling.free(handle)
+    return 0
+
+
+def _register(name: Optional[bytes], address: Optional[int], convention: Any = None) -> int:
+    text = (name or b"").decode("utf-8", "replace")
+    if text.startswith("__") and not text.startswith(PREFIX) and address:
+        _fill(text, _pointer.from_address(address))
+    system_library.register(text, address or 0, convention)
+    return 0
+
+
+def _register_ffi(name: Optional[bytes], address: Optional[int]) -> int:
+    return _register(name, address, Convention.FFI)
+
+
+def _fill(variable: str, place: ctypes.c_void_p) -> None:
+    """Fill a variable of code that is in no library of ours, but registers it."""
+    if variable in VARIABLES:
+        place.value = address_of(VARIABLES[variable])
+    elif variable in CONTEXTS:
+        bind_context(system_library.system_lib(), place)
+
+
 def _c_function(result: Any, function: Callable[..., Any], *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)(function)
 
@@ -241,12 +296,26 @@ FUNCTIONS: Dict[str, Any] = {
     "TVMBackendFreeWorkspace": _c_function(_int, _guarded(_free_workspace), _int, _int, _pointer),
     "TVMBackendParallelLaunch": _c_function(_int, _guarded(_launch), _pointer, _pointer, _int),
     "TVMBackendParallelBarrier": _c_function(_int, _guarded(_barrier), _int, _pointer),
+    "TVMBackendRunOnce": _c_function(_int, _guarded(_run_once), _pointer, _pointer, _pointer, _int),
+    "TVMBackendRegisterSystemLibSymbol": _c_function(_int, _guarded(_register), _text, _pointer),
+    "TVMFFIEnvModRegisterSystemLibSymbol": _c_function(
+        _int, _guarded(_register_ffi), _text, _pointer
+    ),
+    "TVMFuncCall": _c_function(
+        *(_int, _guarded(legacy_calling.call_handle)),
+        *(_pointer, _pointer, _pointer, _int, _pointer, _pointer),
+    ),
+    "TVMFuncGetGlobal": _c_function(_int, _guarded(_get_global), _text, _pointer),
+    "TVMFuncFree": _c_function(_int, _guarded(_free), _pointer),
+    "TVMModFree": _c_function(_int, _guarded(_free), _pointer),
+    "TVMAPISetLastError": _c_function(None, legacy_calling.set_last_error, _text),
+    "TVMGetLastError": _c_function(_pointer, legacy_calling.last_error),
 }
-"""The C functions by their names in TVM (tvm/ffi/c_api.h, tvm/runtime/base.h)."""
+"""The C functions by their names in TVM (tvm/ffi/c_api.h, tvm/runtime/base.h; of TVM up to 0.20:
+c_runtime_api.h and c_backend_api.h of tvm/runtime)."""
 
 VARIABLES: Dict[str, str] = {f"__{name}": name for name in FUNCTIONS}
-"""The pointer variables that a library may export, and the functions they are for: those of TVM
-0.26 and later, and ``__TVMBackendGetFuncFromEnv`` of 0.21 to 0.25."""
+"""The pointer variables that a library may export, and the functions they are for."""
 
 
 def address_of(name: str) -> int:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Callable, Dict, List, NamedTuple, Optional, Sequenc
 
 from ..errors import LibraryError
 
-__all__ = ["Architecture", "ElfFile", "Symbol", "machine", "read", "stub_library"]
+__all__ = ["Architecture", "ElfFile", "Symbol", "architecture", "machine", "read", "stub_library"]
 
 _MAGIC = b"\x7fELF"
 _SHARED = 3  # ET_DYN
@@ -142,10 +142,19 @@ def machine() -> Optional[Architecture]:
     A 32-bit system on a 64-bit kernel is told as what it is, unlike by ``platform.machine()``.
     """
     try:
-        with open("/proc/self/exe", "rb") as file:
-            return _architecture(_Reader("/proc/self/exe", file))[0]
+        return architecture("/proc/self/exe")
     except (OSError, LibraryError):
         return None
+
+
+def architecture(path: str) -> Architecture:
+    """What a file is made for, be it linked or not.
+
+    Raises:
+        LibraryError: it is no ELF file.
+    """
+    with open(path, "rb") as file:
+        return _architecture(_Reader(path, file))[0]
 
 
 def read(path: str) -> ElfFile:
@@ -158,7 +167,7 @@ def read(path: str) -> ElfFile:
     try:
         with open(path, "rb") as file:
             reader = _Reader(path, file)
-            architecture, (table, entry_size, count), kind = _architecture(reader)
+            made_for, (table, entry_size, count), kind = _architecture(reader)
             if kind != _SHARED:
                 raise LibraryError(
                     f"{path} is {_KINDS.get(kind, 'something else')}; expected a shared library; "
@@ -166,7 +175,7 @@ def read(path: str) -> ElfFile:
                 )
             dynamic = _segments(reader, table, entry_size, count)
             tags = _dynamic_tags(reader, dynamic)
-            return ElfFile(architecture, _needed(reader, tags), _symbols(reader, tags))
+            return ElfFile(made_for, _needed(reader, tags), _symbols(reader, tags))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise LibraryError(
@@ -274,6 +283,8 @@ def _symbols(reader: _Reader, tags: List[Tuple[int, int]]) -> Tuple[Symbol, ...]
         else:
             name, _, size, kind, _, section = fields
         binding, what = kind >> 4, kind & 15
+        if binding == 0:
+            continue  # STB_LOCAL: no other file sees it
         text = _name(reader, strings, name)
         symbols.append(Symbol(text, section != 0, what in (2, 10), binding == 2, size))
     return tuple(symbols)

@@ -7,6 +7,10 @@ from typing import Any, Dict
 __all__ = ["HandleError", "HandleTable"]
 
 
+FIRST_CHOSEN = 1 << 48
+"""Numbers from here on are left to those who choose them."""
+
+
 class HandleError(LookupError):
     """A number that names no object: never given out, or freed."""
 
@@ -17,16 +21,20 @@ class HandleTable:
     An object that is put in again gets the same number and must be freed once more.
     """
 
-    __slots__ = ("_counts", "_last", "_numbers", "_objects")
+    __slots__ = ("_chosen", "_counts", "_last", "_numbers", "_objects")
 
     def __init__(self) -> None:
         self._objects: Dict[int, Any] = {}
         self._numbers: Dict[int, int] = {}  # by id(); an object in the table keeps its id
         self._counts: Dict[int, int] = {}  # only of objects that were put in more than once
         self._last = 0
+        self._chosen = range(0)  # from the lowest to the highest of those that were
 
     def __len__(self) -> int:
         return len(self._objects)
+
+    def __contains__(self, handle: int) -> bool:
+        return handle in self._objects
 
     def put(self, target: Any) -> int:
         """The number of the object, with one more reference."""
@@ -38,6 +46,21 @@ class HandleTable:
         self._numbers[id(target)] = number
         self._objects[number] = target
         return number
+
+    def put_as(self, handle: int, target: Any) -> None:
+        """Put in a new object under a number that its user chose.
+
+        Raises:
+            HandleError: the number is taken.
+        """
+        if handle in self._objects or handle < FIRST_CHOSEN:
+            raise HandleError(
+                f"handle {handle:#x} cannot be chosen: it is taken, or below {FIRST_CHOSEN:#x}"
+            )
+        low = min(self._chosen.start or handle, handle)
+        self._chosen = range(low, max(self._chosen.stop, handle + 1))
+        self._numbers[id(target)] = handle
+        self._objects[handle] = target
 
     def get(self, handle: int) -> Any:
         """The object with this number.
@@ -73,7 +96,7 @@ class HandleTable:
         objects.clear()
 
     def _reason(self, handle: int) -> str:
-        if 0 < handle <= self._last:
+        if 0 < handle <= self._last or handle in self._chosen:
             return f"handle {handle:#x} was freed; hold on to the object as long as it is used"
         return (
             f"handle {handle:#x} was never given out in this session; "

@@ -14,9 +14,13 @@ import threading
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import LibraryError
-from . import elf, shim
+from . import elf, shim, system_library
+from .abi import take_error
 from .calling import NativeFunction
-from .context import VARIABLES, address_of, bind_context
+from .context import CONTEXTS, VARIABLES, address_of, bind_context
+from .conventions import ENTRY, PREFIX, Convention, is_reserved, plain_functions
+from .imports import entry_kinds, import_kinds
+from .legacy_calling import LegacyFunction
 from .module import Module
 
 if TYPE_CHECKING:
@@ -24,11 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LibraryModule"]
 
-PREFIX = "__tvm_ffi_"
-"""Before the name of each function, as a symbol (TVM 0.22 and later)."""
-
-_CONTEXT = "__tvm_ffi__library_ctx"
-_IMPORTS = "__tvm_ffi__library_bin"
+_IMPORTS = {
+    "__tvm_ffi__library_bin": import_kinds,
+    "__tvm_ffi_library_bin": entry_kinds,
+    "__tvm_dev_mblob": entry_kinds,
+}
+"""Where the table of imported modules is, and what reads it: since TVM 0.22, in 0.21, before."""
+_MAX_ENTRY = 256  # bytes of the name of a function
 _MAX_IMPORTS = 1 << 30  # bytes
 
 
@@ -52,37 +58,76 @@ class LibraryModule(Module):
         super().__init__()
         self.path = os.path.abspath(os.fspath(path))
         self._file = _examine(self.path)
-        self._library = _open(self.path, self._file)
+        self._plain = plain_functions(self._file.symbols if self._file is not None else ())
+        with system_library.loading(self._plain.convention):
+            self._library = _open(self.path, self._file)
+        take_error()  # of a constructor, which has nobody to tell
         _check_imports(self.path, self._library, self._file)
         _fill_variables(self._library)
-        context = _variable(self._library, _CONTEXT)
-        if context is not None:
-            bind_context(self, context)
+        for name in CONTEXTS:
+            context = _variable(self._library, name)
+            if context is not None:
+                bind_context(self, context)
 
     def find_function(self, name: str) -> Optional[PackedFunc]:
-        """The function exported as ``__tvm_ffi_NAME``; names that begin with ``_`` are reserved."""
-        if not name or name.startswith("_"):
-            return None
-        address = _symbol(self._library, PREFIX + name)
-        return NativeFunction(address, name, owner=self) if address else None
+        """The function exported as ``__tvm_ffi_NAME``, or else, in older libraries, as NAME.
+
+        Which libraries are older, the module `conventions` tells; names that begin with ``_`` are
+        reserved, but for ``__tvm_main__``: that, and ``main`` where there is none, is the function
+        to call by default.
+        """
+        if name == ENTRY:
+            return self._function(self.entry_name) or self._entry()
+        found = self._function(name)
+        if found is None and name == self.entry_name:
+            return self._entry()
+        return found
 
     def function_names(self) -> List[str]:
         """The names of all functions, sorted; none where the file's format is not understood."""
         symbols = self._file.symbols if self._file is not None else ()
-        return sorted(
+        prefixed = {
             symbol.name[len(PREFIX) :]
             for symbol in symbols
             if symbol.is_defined
             and symbol.is_function
             and symbol.name.startswith(PREFIX)
             and not symbol.name.startswith(PREFIX + "_")
-        )
+        }
+        return sorted(prefixed | self._plain.names)
+
+    def _function(self, name: str) -> Optional[PackedFunc]:
+        if name and not name.startswith("_"):
+            address = _symbol(self._library, PREFIX + name)
+            if address:
+                return NativeFunction(address, name, owner=self)
+        return self._plain_function(name) if name in self._plain.names else None
+
+    def _plain_function(self, name: str) -> Optional[PackedFunc]:
+        address = _symbol(self._library, name)
+        if not address:  # hidden, or of another version
+            return None
+        if self._plain.convention is Convention.LEGACY:
+            return LegacyFunction(address, name, owner=self)
+        return NativeFunction(address, name, owner=self)
+
+    def _entry(self) -> Optional[PackedFunc]:
+        """What ``__tvm_main__`` is, or names."""
+        for symbol in self._file.symbols if self._file is not None else ():
+            if symbol.name == ENTRY and symbol.is_defined and self._plain.convention is not None:
+                if symbol.is_function:
+                    return self._plain_function(ENTRY)
+                place = _symbol(self._library, ENTRY)
+                content = ctypes.string_at(place, min(symbol.size, _MAX_ENTRY)) if place else b""
+                return self._function(content.partition(b"\0")[0].decode("utf-8", "replace"))
+        return None
 
     def _hint(self, name: str) -> str:
-        if name and not name.startswith("_") and _symbol(self._library, name):
+        if not is_reserved(name) and _symbol(self._library, name):
             return (
-                f"; {self.path} exports {name!r} itself, expected {PREFIX + name!r}: "
-                "rename the C function, or compile with TVM 0.22 or later"
+                f"; {self.path} exports {name!r} itself, expected {PREFIX + name!r}, since its "
+                "other symbols are of TVM 0.22 or later, or of no one age: "
+                "rename the C function, or compile all of it with one TVM"
             )
         return super()._hint(name)
 
@@ -219,52 +264,26 @@ def _check_imports(path: str, library: ctypes.CDLL, file: Optional[elf.ElfFile])
     Raises:
         LibraryError: it does; the message names their kinds.
     """
-    address = _symbol(library, _IMPORTS)
-    if not address:
-        return
-    size = int.from_bytes(ctypes.string_at(address, 8), "little")
-    exported = [symbol.size for symbol in (file.symbols if file else ()) if symbol.name == _IMPORTS]
-    limit = next((length - 8 for length in exported if length), _MAX_IMPORTS)
-    try:
-        if size > limit:
-            raise struct.error(f"{size} bytes in {limit}")
-        kinds = import_kinds(ctypes.string_at(address + 8, size))
-    except struct.error as error:
-        raise LibraryError(
-            f"{path}: its table of imported modules is damaged ({error}); "
-            "expected the one that TVM's export_library writes; build it again"
-        ) from None
-    foreign = [kind for kind in kinds if kind != "_lib"]
-    if foreign:
-        raise LibraryError(
-            f"{path} brings modules of kind {', '.join(foreign)}, which cannot be run here; "
-            "expected machine code only; compile it for a target of plain functions"
-        )
-
-
-def import_kinds(blob: bytes) -> List[str]:
-    """The kinds of the modules in a library's table of imports, up to the first foreign one.
-
-    Raises:
-        struct.error: the table is damaged.
-    """
-    starts, place = _vector(blob, 0)
-    _, place = _vector(blob, place)
-    kinds: List[str] = []
-    for _ in range(len(starts) - 1):
-        (length,) = struct.unpack_from("<Q", blob, place)
-        place += 8
-        if length > len(blob) - place:
-            raise struct.error("a name is longer than the table")
-        kinds.append(blob[place : place + length].decode("utf-8", "replace"))
-        place += length
-        if kinds[-1] != "_lib":
-            break  # what follows is that module's content, which only its loader can skip
-    return kinds
-
-
-def _vector(blob: bytes, place: int) -> Tuple[Tuple[int, ...], int]:
-    (count,) = struct.unpack_from("<Q", blob, place)
-    if count > (len(blob) - place - 8) // 8:
-        raise struct.error("a list is longer than the table")
-    return struct.unpack_from(f"<{count}Q", blob, place + 8), place + 8 + 8 * count
+    for name, kinds_of in _IMPORTS.items():
+        address = _symbol(library, name)
+        if not address:
+            continue
+        symbols = file.symbols if file is not None else ()
+        sizes = [symbol.size for symbol in symbols if symbol.name == name and symbol.size]
+        limit = sizes[0] - 8 if sizes else _MAX_IMPORTS
+        size = int.from_bytes(ctypes.string_at(address, 8), "little")
+        try:
+            if size > limit:
+                raise struct.error(f"{size} bytes in {limit}")
+            kinds = kinds_of(ctypes.string_at(address + 8, size))
+        except struct.error as error:
+            raise LibraryError(
+                f"{path}: its table of imported modules is damaged ({error}); "
+                "expected the one that TVM's export_library writes; build it again"
+            ) from None
+        foreign = [kind for kind in kinds if kind != "_lib"]
+        if foreign:
+            raise LibraryError(
+                f"{path} brings modules of kind {', '.join(foreign)}, which cannot be run here; "
+                "expected machine code only; compile it for a target of plain functions"
+            )

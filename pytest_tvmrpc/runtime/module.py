@@ -13,9 +13,9 @@ from . import registry
 if TYPE_CHECKING:
     from .device.api import Device
     from .function import PackedFunc
-    from .profiling import BenchmarkResult
+    from .profiling import BenchmarkResult, Timing
 
-__all__ = ["Module", "load_module"]
+__all__ = ["LINKED", "Module", "load_module"]
 
 _NAMES_SHOWN = 5
 
@@ -127,25 +127,36 @@ class Module:
             AttributeError: the module has no function of this name.
             ValueError: there is no global function `f_preproc`.
         """
-        function = self.get_function(func_name, query_imports=True)
-        before = f_preproc if callable(f_preproc) else None
-        if isinstance(f_preproc, str) and f_preproc:
-            before = registry.get_global_func(f_preproc)
+        from .profiling import Timing
+
+        timing = Timing(
+            number,
+            repeat,
+            min_repeat_ms,
+            limit_zero_time_iterations,
+            cooldown_interval_ms,
+            repeats_to_cooldown,
+            cache_flush_bytes,
+        )
+        return self.make_evaluator(func_name, dev, timing, f_preproc)
+
+    def make_evaluator(
+        self, name: str, device: Device, timing: Timing, preproc: Union[str, Callable[..., Any]]
+    ) -> Callable[..., BenchmarkResult]:
+        """`time_evaluator` with its settings together; what kinds of modules replace."""
+        function = self.get_function(name, query_imports=True)
+        before = preproc if callable(preproc) else None
+        if isinstance(preproc, str) and preproc:
+            before = registry.get_global_func(preproc)
 
         def evaluate(*args: Any) -> BenchmarkResult:
             from .profiling import BenchmarkResult, measure
 
             results = measure(
                 function.prepare(*args),
-                dev.sync,
-                number=number,
-                repeat=repeat,
-                min_repeat_ms=min_repeat_ms,
-                limit_zero_time_iterations=limit_zero_time_iterations,
-                cooldown_interval_ms=cooldown_interval_ms,
-                repeats_to_cooldown=repeats_to_cooldown,
-                cache_flush_bytes=cache_flush_bytes,
+                device.sync,
                 preproc=functools.partial(before, *args) if before else None,
+                **timing._asdict(),
             )
             return BenchmarkResult(results)
 
@@ -178,21 +189,30 @@ LOADERS: Dict[str, str] = dict.fromkeys(
 )
 """What loads a file, by its format: ``module:callable``, imported when it is needed."""
 
+LINKED = ("o", "tar", "c")
+"""Formats of what is a library but for the linking."""
+
 
 def load_module(path: Union[str, os.PathLike[str]], fmt: str = "") -> Module:
     """Load a file of functions.
 
     Args:
-        path: the file.
+        path: the file. An object file, C source or archive of such (``.o``, ``.c``, ``.tar``) is
+            linked first, into a library of the same name with ``.so`` behind it.
         fmt: its format when the file's suffix does not say it: ``so``, ``dll``, ``dylib``.
             Further formats: a global function ``ffi.Module.load_from_file.FORMAT`` that takes
             the path.
 
     Raises:
         LibraryError: nothing loads this format, or the file cannot be loaded on this machine.
+        CompilerError: it has to be linked, and there is no compiler, or it refused.
     """
     text = os.fspath(path)
     known = fmt or _format(text)
+    if known in LINKED:
+        from . import toolchain
+
+        text, known = toolchain.link_library(text, kind=known), "so"
     place = LOADERS.get(known)
     if place is not None:
         module_name, _, loader = place.partition(":")
@@ -203,7 +223,7 @@ def load_module(path: Union[str, os.PathLike[str]], fmt: str = "") -> Module:
     what = f".{known} files" if known else "files without a suffix"
     raise LibraryError(
         f"{text} cannot be loaded: no loader for {what}; "
-        f"expected {', '.join('.' + suffix for suffix in LOADERS)}"
+        f"expected {', '.join('.' + suffix for suffix in (*LOADERS, *LINKED))}"
         "; link it as a shared library, or name its format with fmt"
     )
 

@@ -52,9 +52,10 @@ class _Group:
             code = self.call(task, self.address, self.closure)
         finally:
             _here.is_inside = was_inside
+            error = take_error() if code else None  # also one that comes too late to count
             with self._changed:
                 if code and self.failure is None:
-                    self.failure = code, take_error()
+                    self.failure = code, error
                 self._ended += 1
                 self._changed.notify_all()
 

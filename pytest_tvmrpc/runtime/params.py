@@ -17,7 +17,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Tuple, Union
 
 from ..dlpack import DataType, Device, DeviceType, TensorRecord
-from .device.api import cpu
+from .device.names import cpu
 from .tensor import Tensor, empty, tensor
 
 if TYPE_CHECKING:

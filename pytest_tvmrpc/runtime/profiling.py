@@ -8,9 +8,9 @@ import math
 import operator
 import struct
 import time
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-__all__ = ["BenchmarkResult", "check_options", "measure"]
+__all__ = ["BenchmarkResult", "Timing", "check_options", "measure"]
 
 
 class BenchmarkResult:
@@ -42,12 +42,15 @@ class BenchmarkResult:
         """From what a time evaluator returns: doubles, little-endian.
 
         Raises:
-            ValueError: no doubles.
+            ValueError: no doubles, or none that can be a duration.
         """
         count, rest = divmod(len(received), 8)
         if rest:
             raise ValueError(f"{len(received)} bytes are no doubles; expected a multiple of 8")
-        return cls(struct.unpack(f"<{count}d", received))
+        results = struct.unpack(f"<{count}d", received)
+        if not all(abs(result) < _LONGEST_S for result in results):  # nor for NaN
+            raise ValueError(f"{max(results, key=abs)!r} is no duration in seconds")
+        return cls(results)
 
     def to_bytes(self) -> bytes:
         """What `from_bytes` reads."""
@@ -74,7 +77,20 @@ class BenchmarkResult:
         )
 
 
+class Timing(NamedTuple):
+    """The settings of `measure`, in the order of ``time_evaluator``'s arguments."""
+
+    number: int = 10
+    repeat: int = 1
+    min_repeat_ms: int = 0
+    limit_zero_time_iterations: int = 100
+    cooldown_interval_ms: int = 0
+    repeats_to_cooldown: int = 1
+    cache_flush_bytes: int = 0
+
+
 _INT32_MAX = 2**31 - 1
+_LONGEST_S = 1e12  # sums and squares of more might be no numbers any more
 _DAY_MS = 24 * 60 * 60 * 1000
 
 _LIMITS = {

@@ -17,7 +17,14 @@ from .context import FUNCTIONS, address_of
 
 __all__ = ["load_private", "provide"]
 
-_LOOK_UPS = ("TVMBackendGetFuncFromEnv", "TVMFFIEnvModLookupFromImports")
+_OF_OBJECTS = (
+    "TVMBackendGetFuncFromEnv",
+    "TVMFFIEnvModLookupFromImports",
+    "TVMFuncCall",
+    "TVMFuncFree",
+    "TVMModFree",
+)
+"""Functions that take objects of ours, which TVM would take for its own of C++."""
 
 _numbers = itertools.count(1)
 _given: Set[str] = set()  # a property of the process, as loaded libraries are
@@ -41,7 +48,7 @@ def provide(wanted: Iterable[str], architecture: elf.Architecture, folder: str) 
     names = sorted({name for name in wanted if name in FUNCTIONS})
     missing = [name for name in names if not _has(process, name)]
     if not missing:
-        _refuse_foreign_look_up(names)
+        _refuse_foreign_objects(names)
         return
     name = f"tvmrpc-stubs-{os.getpid()}-{next(_numbers)}.so"
     image = elf.stub_library(missing, architecture, name)
@@ -50,16 +57,16 @@ def provide(wanted: Iterable[str], architecture: elf.Architecture, folder: str) 
     for index, symbol in enumerate(missing):
         table[index] = address_of(symbol)
     _given.update(missing)
-    _refuse_foreign_look_up(names)
+    _refuse_foreign_objects(names)
 
 
-def _refuse_foreign_look_up(names: Iterable[str]) -> None:
-    """TVM's own look-up takes the library's context for an object of C++, and would crash."""
-    foreign = [name for name in names if name in _LOOK_UPS and name not in _given]
+def _refuse_foreign_objects(names: Iterable[str]) -> None:
+    """TVM itself would look into our objects, and crash."""
+    foreign = [name for name in names if name in _OF_OBJECTS and name not in _given]
     if foreign:
         raise LibraryError(
             f"the library calls {foreign[0]} of the TVM that is loaded in this process, which "
-            "finds no functions of ours; expected a process without TVM; "
+            "knows no functions of ours; expected a process without TVM; "
             "load it with tvm.runtime.load_module, or on a server"
         )
 

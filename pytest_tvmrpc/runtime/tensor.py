@@ -1,37 +1,35 @@
-"""Tensors: memory of a device with a shape and an element type. No arithmetic, no strides.
-
-NumPy is imported when an array is made or taken, not before: a server has none.
-"""
+"""Tensors: memory of a device with a shape and an element type. No arithmetic, no strides."""
 
 from __future__ import annotations
 
 import functools
-import importlib
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    NamedTuple,
-    Optional,
-    Tuple,
-    Union,
-)
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
 
 from .. import dlpack
-from ..dlpack import DataType, DataTypeCode, OpaquePointer, TensorRecord, tensor_nbytes
+from ..dlpack import DataType, OpaquePointer, TensorRecord, tensor_nbytes
 from ..errors import RPCError
+from .arrays import (
+    array_of,
+    as_array,
+    converted,
+    data_type_of,
+    data_types,
+    layout_of,
+    layouts,
+    unpacked,
+)
 from .device.api import Device, Memory
 
 if TYPE_CHECKING:
-    import numpy
-
-    Array = numpy.ndarray[Any, numpy.dtype[Any]]
+    from .arrays import Array
 
 __all__ = ["NDArray", "Tensor", "array", "empty", "from_dlpack", "numpyasarray", "tensor"]
 
 _CPU = Device(int(dlpack.DeviceType.CPU), 0)
+_BYTE = DataType("uint8")
+
+_RELAYED = 8 << 20
+"""Bytes that a copy between two other machines holds here at a time."""
 
 
 class Tensor:
@@ -122,9 +120,12 @@ class Tensor:
             TypeError: NumPy has no such element type.
         """
         dtype = self.data_type
-        layout = _layouts.get((dtype.code, dtype.bits, dtype.lanes)) or _layout_of(dtype)
+        layout = layouts.get((dtype.code, dtype.bits, dtype.lanes)) or layout_of(dtype)
         if layout.is_packed:
-            return _unpacked(self, layout)
+            packed: Any = layout.empty((self.nbytes,), "u1")
+            if packed.nbytes:
+                self.device.api.copy_to_host(self, memoryview(packed))
+            return unpacked(packed, self.shape + layout.lanes, layout)
         array = layout.empty(self.shape + layout.lanes, layout.dtype)
         if array.nbytes:
             flat: Any = array.reshape(-1).view("u1") if layout.is_foreign else array
@@ -152,9 +153,9 @@ class Tensor:
             _copy(source_array, self)
             return self
         dtype = self.data_type
-        layout = _layouts.get((dtype.code, dtype.bits, dtype.lanes)) or _layout_of(dtype)
+        layout = layouts.get((dtype.code, dtype.bits, dtype.lanes)) or layout_of(dtype)
         if not isinstance(source_array, layout.array_type):
-            source_array = _as_array(source_array, layout)
+            source_array = as_array(source_array, layout)
         if source_array.shape != self.shape + layout.lanes:
             raise ValueError(
                 "array shape do not match the shape of NDArray "
@@ -165,7 +166,7 @@ class Tensor:
             or source_array.dtype != layout.dtype
             or not source_array.flags.c_contiguous
         ):
-            source_array = _converted(source_array, layout)
+            source_array = converted(source_array, layout)
         if source_array.nbytes:
             self.device.api.copy_from_host(memoryview(source_array).cast("B"), self)
         return self
@@ -207,7 +208,7 @@ class Tensor:
             ValueError: it would reach beyond this tensor.
         """
         lengths = _shape_of(shape)
-        data_type = self.data_type if dtype is None else _data_type_of(dtype)
+        data_type = self.data_type if dtype is None else data_type_of(dtype)
         nbytes = tensor_nbytes(lengths, data_type)
         if min(lengths, default=0) < 0 or not 0 <= relative_byte_offset <= self.nbytes - nbytes:
             raise ValueError(
@@ -217,6 +218,12 @@ class Tensor:
             )
         start = self.byte_offset + relative_byte_offset
         return Tensor(self.memory, lengths, data_type, self.device, start)
+
+    def part(self, start: int, nbytes: int) -> Tensor:
+        """Some of the bytes; the tensor itself where that is all of them."""
+        if nbytes == self.nbytes:
+            return self
+        return Tensor(self.memory, (nbytes,), _BYTE, self.device, self.byte_offset + start)
 
     def __dlpack__(self, **options: Any) -> Any:
         """For ``from_dlpack`` of other libraries: the memory itself, not a copy.
@@ -229,7 +236,7 @@ class Tensor:
 
         from .device.cpu import host_view
 
-        layout = _layout_of(self.data_type)
+        layout = layout_of(self.data_type)
         if layout.is_foreign:
             raise TypeError(f"{self.dtype} cannot be shared; use numpy(), which copies")
         shape = self.shape + layout.lanes
@@ -275,8 +282,8 @@ def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] =
         import numpy
 
         if not isinstance(arr, numpy.ndarray):
-            arr = numpy.asarray(arr)
-        data_type = _data_types.get(arr.dtype) or _data_type_of(arr.dtype)
+            arr = array_of(arr)
+        data_type = data_types.get(arr.dtype) or data_type_of(arr.dtype)
     return _allocated(arr.shape, data_type, device or _CPU, mem_scope).copyfrom(arr)
 
 
@@ -301,7 +308,7 @@ def empty(
         ValueError: TVM has no such element type.
         DeviceError: the device is not there, or has not so much memory.
     """
-    return _allocated(_shape_of(shape), _data_type_of(dtype), device or _CPU, mem_scope)
+    return _allocated(_shape_of(shape), data_type_of(dtype), device or _CPU, mem_scope)
 
 
 def numpyasarray(np_data: Array) -> Tensor:
@@ -312,7 +319,7 @@ def numpyasarray(np_data: Array) -> Tensor:
     """
     from .device.cpu import HostMemory
 
-    data_type = _data_type_of(np_data.dtype)
+    data_type = data_type_of(np_data.dtype)
     if not np_data.flags.c_contiguous or tensor_nbytes(np_data.shape, data_type) != np_data.nbytes:
         raise ValueError("the array is not contiguous, or not packed; use tensor(), which copies")
     flat: Any = np_data.reshape(-1).view("u1") if np_data.nbytes else b""
@@ -344,7 +351,7 @@ def _copy(source: Tensor, target: Tensor) -> None:
             "array shape do not match the shape of NDArray "
             f"{source.shape} {source.dtype} vs {target.shape} {target.dtype}"
         )
-    if source.data_type != target.data_type:
+    if source.dtype != target.dtype:  # their names: bool is one type under two numbers
         raise ValueError(
             f"a tensor of {source.dtype} cannot be copied to one of {target.dtype}; "
             "convert with target.copyfrom(source.numpy())"
@@ -362,9 +369,16 @@ def _copy(source: Tensor, target: Tensor) -> None:
     elif source_api is API:
         target_api.copy_from_host(host_view(source), target)
     else:
-        staged = memoryview(bytearray(source.nbytes))
-        source_api.copy_to_host(source, staged)
-        target_api.copy_from_host(staged, target)
+        _relay(source, target)
+
+
+def _relay(source: Tensor, target: Tensor) -> None:
+    """Copies between two machines that do not know each other, block by block."""
+    block = memoryview(bytearray(min(source.nbytes, _RELAYED)))
+    for start in range(0, source.nbytes, _RELAYED):
+        part = block[: source.nbytes - start]
+        source.device.api.copy_to_host(source.part(start, len(part)), part)
+        target.device.api.copy_from_host(part, target.part(start, len(part)))
 
 
 @functools.lru_cache(maxsize=None)
@@ -377,157 +391,3 @@ def _describer() -> Callable[[Tensor], Tuple[bytearray, int]]:
 
 def _shape_of(shape: Union[int, Iterable[int]]) -> Tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(map(int, shape))
-
-
-_data_types: Dict[Any, DataType] = {}
-
-
-def _data_type_of(dtype: Any) -> DataType:
-    """The type that a text, a NumPy type or a `DataType` means; remembered, save the latter."""
-    if isinstance(dtype, DataType):
-        return dtype
-    known = _data_types.get(dtype)
-    if known is None:
-        if isinstance(dtype, str):
-            known = DataType(dtype)
-        else:
-            import numpy
-
-            known = DataType(numpy.dtype(dtype).name)
-        if len(_data_types) < 256:
-            _data_types[dtype] = known
-    return known
-
-
-class _Layout(NamedTuple):
-    """How NumPy holds elements of a type."""
-
-    dtype: numpy.dtype[Any]
-    lanes: Tuple[int, ...]
-    is_foreign: bool  # an array of it cannot be sent as it is: no buffer protocol, or to be packed
-    is_packed: bool  # two elements in each byte
-    is_bits: bool  # the dtype only stands in for one that NumPy lacks
-    array_type: type
-    empty: Callable[..., Array]
-
-
-_layouts: Dict[Tuple[int, int, int], _Layout] = {}
-
-
-def _layout_of(data_type: DataType) -> _Layout:
-    import numpy
-
-    key = (data_type.code, data_type.bits, data_type.lanes)
-    element = DataType.of(data_type.code, data_type.bits)
-    name, is_bits = str(element), False
-    is_packed = element.bits == 4
-    try:
-        if element.code in _NUMPY_CODES and (element.bits % 8 == 0 or _is_bool(data_type)):
-            dtype = numpy.dtype(name)
-        elif is_packed and element.code in (DataTypeCode.INT, DataTypeCode.UINT):
-            dtype = numpy.dtype("int8" if element.code == DataTypeCode.INT else "uint8")
-        elif element.bits == 16 and element.code == DataTypeCode.BFLOAT and not _ml_dtypes():
-            dtype, is_bits = numpy.dtype("uint16"), True
-        elif element.bits in (4, 8, 16) and _ml_dtypes():
-            dtype = numpy.dtype(getattr(_ml_dtypes(), name))
-        else:
-            raise AttributeError(name)
-    except (AttributeError, TypeError):
-        raise TypeError(
-            f"there is no NumPy type for {name}; install ml_dtypes if it has one, "
-            "or look at the bytes through a view: tensor._create_view((nbytes,), 'uint8').numpy()"
-        ) from None
-    layout = _Layout(
-        dtype,
-        () if data_type.lanes == 1 else (data_type.lanes,),
-        is_packed or is_bits or element.code not in _NUMPY_CODES,
-        is_packed,
-        is_bits,
-        numpy.ndarray,
-        numpy.empty,
-    )
-    if len(_layouts) < 256:  # a peer chooses these numbers: it may not fill our memory
-        _layouts[key] = layout
-    return layout
-
-
-def _is_bool(data_type: DataType) -> bool:
-    """Whether this is the bool of TVM up to 0.22, which takes a byte for its bit."""
-    return (data_type.code, data_type.bits, data_type.lanes) == (DataTypeCode.UINT, 1, 1)
-
-
-_NUMPY_CODES = (
-    DataTypeCode.INT,
-    DataTypeCode.UINT,
-    DataTypeCode.FLOAT,
-    DataTypeCode.COMPLEX,
-    DataTypeCode.BOOL,
-)
-
-
-@functools.lru_cache(maxsize=None)
-def _ml_dtypes() -> Any:
-    try:
-        return importlib.import_module("ml_dtypes")
-    except ImportError:
-        return None
-
-
-def _as_array(source: Any, layout: _Layout) -> Array:
-    import numpy
-
-    if isinstance(source, numpy.generic) or layout.is_bits:
-        return numpy.asarray(source)
-    try:
-        return numpy.array(source, dtype=layout.dtype)
-    except Exception as error:  # whatever the elements raise when they are asked for a number
-        raise TypeError(
-            f"array must be an array_like data, type {type(source)} is not supported: {error}"
-        ) from error
-
-
-def _converted(source: Array, layout: _Layout) -> Array:
-    """A contiguous array that NumPy lends as bytes; flat, if the type is not NumPy's own."""
-    import numpy
-
-    if layout.is_bits and source.dtype != layout.dtype:
-        raise TypeError(
-            f"{source.dtype} cannot be converted to bfloat16 without the package ml_dtypes; "
-            "install it, or give the bits as uint16"
-        )
-    if layout.dtype.name != "bfloat16" or source.dtype != "uint16":  # uint16: bits, as in TVM
-        source = numpy.asarray(source, dtype=layout.dtype, order="C")
-    if not layout.is_foreign:
-        return source
-    flat = numpy.ascontiguousarray(source).reshape(-1).view("u1")
-    return _packed(flat) if layout.is_packed else flat
-
-
-def _packed(elements: Array) -> Array:
-    """Two elements of four bits to a byte, the first in the upper half, as TVM does it."""
-    import numpy
-
-    halves = numpy.zeros(elements.size + elements.size % 2, numpy.uint8)
-    halves[: elements.size] = elements & 0x0F
-    packed: Array = (halves[0::2] << 4) | halves[1::2]
-    return packed
-
-
-def _unpacked(source: Tensor, layout: _Layout) -> Array:
-    import numpy
-
-    packed: Any = numpy.empty(source.nbytes, numpy.uint8)
-    if packed.nbytes:
-        source.device.api.copy_to_host(source, memoryview(packed))
-    halves = numpy.empty(packed.size * 2, "u1")
-    halves[0::2] = packed >> 4
-    halves[1::2] = packed & 0x0F
-    if layout.dtype == numpy.int8:
-        halves = (halves ^ 8) - numpy.uint8(8)  # extends the sign; wraps, as bytes do
-    shape = source.shape + layout.lanes
-    count = tensor_nbytes(shape, _BYTE)
-    elements: Array = halves[:count].copy().view(layout.dtype).reshape(shape)
-    return elements
-
-
-_BYTE = DataType("uint8")

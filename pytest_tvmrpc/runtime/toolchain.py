@@ -1,4 +1,4 @@
-"""Finding a C compiler, and making a shared library of sources. Loads nothing that it makes."""
+"""Finding a C compiler, and making a shared library of sources or objects. Loads none of them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,72 @@ import contextlib
 import os
 import shlex
 import shutil
-from typing import List, Optional, Sequence, Union
+from typing import IO, Dict, List, Optional, Sequence, Tuple, Union
 
-from ..errors import CompilerError
+from ..errors import CompilerError, LibraryError
+from . import elf
 
-__all__ = ["compile_library", "find_compiler"]
+__all__ = ["compile_library", "find_compiler", "link_library"]
 
-COMPILERS = ("gcc", "clang", "cc")
-"""What is looked for in PATH, in this order, when the variable CC names none."""
+COMPILERS = ("gcc", "clang", "cc", "g++", "clang++", "c++")
+"""What is looked for in PATH, in this order, when no variable names a compiler."""
+
+LINKERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
+"""Likewise when object files are among the input: they may be of C++. The order is TVM's."""
+
+_BITCODE = b"BC\xc0\xde"
+"""The beginning of LLVM's own kind of object files, which clang links."""
 
 _LINES_SHOWN = 20
+_OUTPUT_READ = 64 * 1024
+"""Bytes of a compiler's output that are kept; the rest is counted."""
 
 Path = Union[str, "os.PathLike[str]"]
 
 
-def find_compiler() -> List[str]:
+def find_compiler(*, has_objects: bool = False) -> List[str]:
     """The C compiler of this machine, as the beginning of a command.
 
-    The environment variable ``CC`` decides; it may hold options (``ccache gcc``).
+    The environment variables ``CC`` and ``CXX`` decide; they may hold options (``ccache gcc``).
+
+    Args:
+        has_objects: whether it is to link object files, which a C++ compiler does more surely:
+            then ``CXX`` is looked at first, as TVM does.
 
     Raises:
         CompilerError: there is none; the message says what was looked for.
     """
-    chosen = shlex.split(os.environ.get("CC", ""))
-    if chosen:
-        found = shutil.which(chosen[0])
-        if found is None:
-            raise CompilerError(
-                f"the compiler {chosen[0]!r} of the environment variable CC is not in PATH; "
-                "expected the name or path of a C compiler; set CC to one, or unset it"
-            )
-        return [found, *chosen[1:]]
-    for name in COMPILERS:
+    names = LINKERS if has_objects else COMPILERS
+    for variable in ("CXX", "CC") if has_objects else ("CC", "CXX"):
+        chosen = _words(variable)
+        if chosen:
+            found = shutil.which(chosen[0])
+            if found is None:
+                raise CompilerError(
+                    f"the compiler {chosen[0]!r} of the environment variable {variable} is not in "
+                    f"PATH; expected the name or path of a compiler; set {variable} to one, or "
+                    "unset it"
+                )
+            return [found, *chosen[1:]]
+    for name in names:
         found = shutil.which(name)
         if found is not None:
             return [found]
     raise CompilerError(
-        f"no C compiler on this machine: looked for {', '.join(COMPILERS)} in PATH; "
+        f"no C compiler on this machine: looked for {', '.join(names)} in PATH; "
         "install one, or set the environment variable CC to its path"
     )
+
+
+def _words(variable: str) -> List[str]:
+    value = os.environ.get(variable, "")
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise CompilerError(
+            f"the environment variable {variable} is {value!r}: {error}; "
+            "expected a compiler and its options, quoted as for a shell"
+        ) from None
 
 
 def compile_library(
@@ -53,6 +80,7 @@ def compile_library(
     *,
     options: Sequence[str] = (),
     compiler: Union[str, Sequence[str], None] = None,
+    folder: Optional[Path] = None,
 ) -> str:
     """Compile and link C sources into a shared library.
 
@@ -61,6 +89,8 @@ def compile_library(
         output: the library to write; a library that is in use stays as it is for its users.
         options: for the compiler, at the end, where libraries (``-lm``) belong.
         compiler: path or name, or a command in parts; what `find_compiler` finds by default.
+        folder: where the compiler runs and has its temporary files; by default it runs in the
+            working directory.
 
     Returns:
         The path of the library.
@@ -68,54 +98,171 @@ def compile_library(
     Raises:
         CompilerError: no compiler, or it refused; the message has its first lines and the command.
     """
-    import subprocess
-
     files = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    names = [os.path.abspath(file) if folder else os.fspath(file) for file in files]
     if compiler is None:
-        command = find_compiler()
+        command = find_compiler(has_objects=not all(name.endswith(".c") for name in names))
     else:
         command = [compiler] if isinstance(compiler, str) else list(compiler)
-    target = os.fspath(output)
+    target = os.path.abspath(output) if folder else os.fspath(output)
     made = f"{target}.{os.getpid()}.part"
-    command += [
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-o",
-        made,
-        *(os.fspath(file) for file in files),
-        *options,
-    ]
+    is_cxx = "++" in os.path.basename(command[0])
+    command += ["-shared", "-fPIC", "-O2", "-o", _as_file(made), *_inputs(names, is_cxx), *options]
     try:
-        done = subprocess.run(
+        code, said, more = _run(command, folder)
+        if code != 0 or not os.path.exists(made):
+            raise CompilerError(_refusal(command, code, said, more))
+        os.replace(made, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(made)
+        raise
+    return target
+
+
+def link_library(
+    path: Path, output: Optional[Path] = None, *, kind: str = "", folder: Optional[Path] = None
+) -> str:
+    """Make a shared library, to be loaded here, of what lacks but the linking.
+
+    Args:
+        path: an object file (``.o``), a C source (``.c``), or an archive of such (``.tar``, also
+            compressed by gzip).
+        output: the library to write; by default the input's path with ``.so`` behind it.
+        kind: the suffix that counts, when the file has another one.
+        folder: in which the compiler works, and an archive is unpacked; the system's for
+            temporary files by default. Nothing is left in it.
+
+    Returns:
+        The path of the library.
+
+    Raises:
+        CompilerError: no compiler, or it refused the file.
+        LibraryError: the file is not what its suffix says, or was made for another machine.
+    """
+    import tempfile
+
+    source = os.path.abspath(path)
+    target = os.path.abspath(output) if output is not None else source + ".so"
+    kind = kind or os.path.splitext(source)[1][1:]
+    if not os.path.isfile(source):
+        raise LibraryError(f"{source} is no file; expected one to link; check the path")
+    try:
+        compiler = find_compiler(has_objects=kind != "c")
+    except CompilerError as error:
+        raise CompilerError(_without_compiler(source, error)) from None
+    with tempfile.TemporaryDirectory(prefix="tvmrpc-link-", dir=folder) as own:
+        if kind == "tar":
+            from .archive import unpack
+
+            files = [file for file in unpack(source, own) if _suffix(file) in _COMPILED]
+            if not files:
+                raise LibraryError(
+                    f"{source} has nothing to link; expected members such as lib0.o or lib0.c; "
+                    "make it with module.export_library('kernel.tar') of TVM"
+                )
+        elif _suffix(source) == f".{kind}":
+            files = [source]
+        else:  # a compiler knows a file by its suffix
+            files = [os.path.join(own, f"input.{kind}")]
+            os.symlink(source, files[0])
+        for file in files:
+            if _suffix(file) == ".o":
+                _check_object(file)
+        return compile_library(files, target, options=["-lm"], compiler=compiler, folder=own)
+
+
+_COMPILED = frozenset((".o", ".obj", ".a", ".c", ".cc", ".cpp", ".cxx", ".s", ".S"))
+"""What a compiler makes something of; an archive may hold other files besides."""
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1]
+
+
+def _without_compiler(path: str, error: CompilerError) -> str:
+    here = elf.machine()
+    return (
+        f"{path} has to be linked where it is loaded, and there is {error}. Or link it on the "
+        f"host, with a compiler for {here or 'this machine'}, and send the .so: with "
+        "module.export_library('kernel.so', cc=...) of TVM, or compile_library(files, "
+        "'kernel.so', compiler=...) of pytest_tvmrpc.runtime.toolchain"
+    )
+
+
+def _check_object(path: str) -> None:
+    """A linker takes text for a script of its own, and hardly says what is wrong with the rest."""
+    here = elf.machine()
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if here is None or start == _BITCODE:
+        return  # the compiler's to judge
+    if start != b"\x7fELF":
+        raise LibraryError(
+            f"{path} is no object file: it begins with {start!r}; expected one for {here}; "
+            "compile it with -c -fPIC"
+        )
+    there = elf.architecture(path)
+    if not there.fits(here):
+        raise LibraryError(
+            f"{path} is for {there}, expected {here}, which this machine is; "
+            "compile it for this machine's target"
+        )
+
+
+def _as_file(name: str) -> str:
+    """A file's name in a form that no compiler takes for an option or a list of them."""
+    return os.path.join(os.curdir, name) if name[:1] in ("-", "@") else name
+
+
+def _inputs(names: Sequence[str], is_cxx: bool) -> List[str]:
+    """The input of a command; a C++ compiler is told what is C, which it does not believe .c."""
+    parts: List[str] = []
+    for name in names:
+        is_c = is_cxx and name.endswith(".c")
+        parts += ["-x", "c", _as_file(name), "-x", "none"] if is_c else [_as_file(name)]
+    return parts
+
+
+def _run(command: Sequence[str], folder: Optional[Path]) -> Tuple[int, bytes, int]:
+    """Runs a compiler; its exit status, the beginning of its output, how many lines follow."""
+    import subprocess
+
+    environment: Optional[Dict[str, str]] = None
+    if folder is not None:  # so that what a compiler leaves that is killed goes with the folder
+        environment = {**os.environ, "TMPDIR": os.fspath(folder)}
+    try:
+        with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            check=False,
-        )
+            cwd=folder,
+            env=environment,
+        ) as process:
+            assert process.stdout is not None
+            said, more = _beginning(process.stdout)
     except OSError as error:
         raise CompilerError(
             f"the compiler {command[0]!r} cannot be run: {error.strerror or error}; "
             "expected a C compiler; pass compiler, or set the environment variable CC"
         ) from error
-    try:
-        if done.returncode != 0 or not os.path.exists(made):
-            raise CompilerError(_refusal(command, done.returncode, done.stdout))
-        os.replace(made, target)
-    finally:
-        _remove(made)
-    return target
+    return process.returncode, said, more
 
 
-def _refusal(command: Sequence[str], code: int, output: Optional[bytes]) -> str:
-    lines = (output or b"").decode("utf-8", "replace").strip().splitlines()
+def _beginning(stream: IO[bytes]) -> Tuple[bytes, int]:
+    said, more = stream.read(_OUTPUT_READ), 0
+    while True:
+        part = stream.read(_OUTPUT_READ)
+        if not part:
+            return said, more
+        more += part.count(b"\n")
+
+
+def _refusal(command: Sequence[str], code: int, said: bytes, more: int) -> str:
+    lines = said.decode("utf-8", "replace").strip().splitlines()
     shown = "\n".join(lines[:_LINES_SHOWN]) or "(it printed nothing)"
-    rest = f"\n({len(lines) - _LINES_SHOWN} more lines)" if len(lines) > _LINES_SHOWN else ""
+    more += max(len(lines) - _LINES_SHOWN, 0)
+    rest = f"\n({more} more lines)" if more else ""
     line = " ".join(map(shlex.quote, command))
     return f"the compiler ended with {code}; expected a library\n{shown}{rest}\ncommand: {line}"
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

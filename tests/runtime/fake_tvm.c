@@ -34,3 +34,9 @@ void TVMFFIErrorMoveFromRaised(void **error) {
 }
 
 int TVMFFIEnvModLookupFromImports(void *context, const char *name, void **out) { abort(); }
+
+/* The same of TVM up to 0.20. */
+static char last_error[256];
+void TVMAPISetLastError(const char *text) { strncpy(last_error, text, 255); }
+const char *TVMGetLastError(void) { return last_error; }
+int TVMFuncCall(void *f, void *args, int *codes, int n, void *out, int *out_code) { abort(); }

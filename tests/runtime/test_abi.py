@@ -82,6 +82,19 @@ def test_cells_with_weak_references() -> None:
     assert address not in abi._cells
 
 
+def test_cells_for_weak_references() -> None:
+    """A cell that was given a weak reference stands for what that refers to, while it lives."""
+    value = Value()
+    address = abi.new_cell(abi.TypeIndex.OBJECT, None)
+    assert abi.value_of_cell(address) is None
+    abi.set_value_of_cell(address, weakref.ref(value))
+    assert abi.value_of_cell(address) is value
+    del value
+    gc.collect()
+    assert abi.value_of_cell(address) is None
+    abi.release(address)
+
+
 def test_unknown_addresses() -> None:
     """What is none of our objects stands for nothing."""
     assert abi.value_of_cell(None) is None

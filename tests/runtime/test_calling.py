@@ -238,6 +238,13 @@ def test_results_of_other_kinds(library: LibraryModule, kind: int) -> None:
         library["of_kind"](kind)
 
 
+@pytest.mark.parametrize("kind", [8, 9])
+def test_text_results_that_point_nowhere(library: LibraryModule, kind: int) -> None:
+    """NULL as a C string or an array of bytes is an error, not a crash."""
+    with pytest.raises(LibraryError, match="at NULL"):
+        library["of_kind"](kind)
+
+
 def test_objects_of_other_kinds(library: LibraryModule) -> None:
     """So is an object; it is freed."""
     before = library["freed"]()

@@ -58,7 +58,7 @@ class Functions(Module):
 
 
 def test_variables_of_all_ages() -> None:
-    """The names that present libraries export are there, and those of 0.21 to 0.25."""
+    """The names that present libraries export are there, and those of all before."""
     assert set(context.VARIABLES) >= {
         "__TVMFFIFunctionCall",
         "__TVMFFIErrorSetRaisedFromCStr",
@@ -69,6 +69,8 @@ def test_variables_of_all_ages() -> None:
         "__TVMBackendParallelLaunch",
         "__TVMBackendParallelBarrier",
         "__TVMBackendGetFuncFromEnv",
+        "__TVMFuncCall",
+        "__TVMAPISetLastError",
     }
 
 
@@ -88,6 +90,8 @@ def test_function_call(library: LibraryModule) -> None:
         library["call"](lambda: 1 // 0)
     with pytest.raises(ValueError, match="function that is NULL"):
         library["call_null"]()
+    with pytest.raises(ValueError, match="an object that is no function"):
+        library["call"](library)
 
 
 def test_look_up(library: LibraryModule, names: List[str]) -> None:

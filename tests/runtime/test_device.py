@@ -105,8 +105,11 @@ def test_cpu_exists_and_says_little():
         "max_thread_dimensions",
         "api_version",
         "driver_version",
+        "max_registers_per_block",
+        "gcn_arch",
         "l2_cache_size_bytes",
         "available_global_memory",
+        "image_pitch_alignment",
     ):
         assert getattr(device, name) is None
     assert device.texture_spatial_limit() is None
@@ -121,6 +124,9 @@ def test_answers_of_a_device_are_typed():
             answers = {
                 DeviceAttribute.WARP_SIZE: 32,
                 DeviceAttribute.COMPUTE_VERSION: "8.6",
+                DeviceAttribute.GCN_ARCH: "gfx90a",
+                DeviceAttribute.MAX_REGISTERS_PER_BLOCK: 65536,
+                DeviceAttribute.IMAGE_PITCH_ALIGNMENT: 64,
                 DeviceAttribute.MAX_THREAD_DIMENSIONS: "[1024, 1024, 64]",
             }
             return answers.get(attribute, 0)
@@ -132,6 +138,26 @@ def test_answers_of_a_device_are_typed():
     assert not device.exist
     assert (device.warp_size, device.compute_version) == (32, "8.6")
     assert device.max_thread_dimensions == [1024, 1024, 64]
+    assert (device.max_registers_per_block, device.gcn_arch) == (65536, "gfx90a")
+    assert device.image_pitch_alignment == 64
+
+
+@pytest.mark.parametrize("nonsense", ["Test Device", "[" * 100_000, float("nan")])
+def test_answers_of_a_device_that_mean_nothing(nonsense):
+    """They may come from another machine: an error of the device, with what was asked."""
+
+    class Babbler(type(API)):
+        def get_attr(self, device, attribute):
+            return nonsense
+
+    class BabblingDevice(runtime.Device):
+        api = Babbler()
+
+    device = BabblingDevice(2, 0)
+    assert device.exist
+    for name in ("warp_size", "max_thread_dimensions"):
+        with pytest.raises(DeviceError, match=f"its {name}; expected"):
+            getattr(device, name)
 
 
 def test_streams_of_the_cpu_mean_nothing():
@@ -142,7 +168,7 @@ def test_streams_of_the_cpu_mean_nothing():
     device.sync(stream)
     device.sync()
     device.free_raw_stream(stream)
-    assert stream == 0
+    assert stream == device.get_raw_stream() == 0
 
 
 @pytest.mark.parametrize("device_type", [DeviceType.MAIA, 99, 129, 0, -1])
@@ -212,6 +238,36 @@ def test_memory_scopes():
     words = "Device does not support allocate data space with specified memory scope: texture"
     with pytest.raises(DeviceError, match=words):
         runtime.empty((3,), "uint8", device, "texture")
+
+
+class DLTensor(ctypes.Structure):
+    """As dlpack.h has it, laid out by this machine's compiler."""
+
+    _fields_ = (
+        ("pointer", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0), (1, 2, 3, 4, 5, 6, 7, 8)])
+def test_description_is_laid_out_as_the_compiler_does_it(shape):
+    """Whatever the size of the machine's pointers."""
+    tensor = runtime.empty(shape, "int8x4", runtime.cpu(3))
+    seen = DLTensor.from_address(tensor.dltensor)
+    assert seen.pointer == tensor.memory.data
+    assert (tuple(seen.device), seen.ndim) == ((1, 3), len(shape))
+    assert (seen.code, seen.bits, seen.lanes) == (0, 8, 4)
+    assert tuple(seen.shape[: len(shape)]) == shape
+    assert ctypes.addressof(seen.shape.contents) % ctypes.alignment(ctypes.c_int64) == 0
+    assert not seen.strides
+    assert seen.byte_offset == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from pytest_tvmrpc.runtime.handles import HandleError, HandleTable
+from pytest_tvmrpc.runtime.handles import FIRST_CHOSEN, HandleError, HandleTable
 
 
 class Thing:
@@ -104,3 +104,19 @@ def test_clear_drops_everything():
     assert dropped == [False]
     assert not len(table)
     assert table.put(Thing()) == 3
+
+
+def test_chosen_numbers() -> None:
+    """A user may choose a number beyond all that are given out, once."""
+    table = HandleTable()
+    first, second = object(), object()
+    table.put_as(FIRST_CHOSEN + 5, first)
+    assert table.get(FIRST_CHOSEN + 5) is first
+    for taken in (FIRST_CHOSEN + 5, 1, FIRST_CHOSEN - 1, 0):
+        with pytest.raises(HandleError, match="cannot be chosen"):
+            table.put_as(taken, second)
+    assert table.free(FIRST_CHOSEN + 5)
+    with pytest.raises(HandleError, match="was freed"):
+        table.get(FIRST_CHOSEN + 5)
+    with pytest.raises(HandleError, match="never given out"):
+        table.get(FIRST_CHOSEN + 6)

@@ -66,11 +66,119 @@ def test_missing_functions(build: Build, name: str) -> None:
     assert not module.implements_function(name)
 
 
+LEGACY = "int {0}(long long *a, int *c, int n, long long *out, int *code, void *r)"
+LEGACY_RETURNS = LEGACY + "{{ *out = {1}; *code = 0; return 0; }}\n"
+ENTRY = "const char __tvm_main__[] = {};\n"
+
+
 def test_functions_of_the_old_convention(build: Build) -> None:
-    """A function without the prefix is told how to be found."""
-    module = load_module(build("old", "int addone(void) { return 0; }"))
-    with pytest.raises(AttributeError, match=r"exports 'addone' itself, expected '__tvm_ffi_addo"):
-        module["addone"]
+    """A plain C function of a library without any prefix is called as TVM up to 0.20 did."""
+    text = LEGACY_RETURNS.format("addone", 1) + LEGACY_RETURNS.format("_two", 2)
+    module = load_module(build("old", text + "int variable; static int hidden(void) { return 1; }"))
+    assert module["addone"]() == 1
+    assert module["_two"]() == 2
+    assert module.function_names() == ["_two", "addone"]
+    for name in ("cos", "printf", "variable", "hidden", "_init", "_fini", "__cxa_finalize", "main"):
+        with pytest.raises(AttributeError, match="has no function"):
+            module[name]
+
+
+def test_the_entry_of_the_old_convention(build: Build) -> None:
+    """It is named by an array of characters, or is a function of that name; `main` finds it."""
+    function = LEGACY_RETURNS.format("f", 7)
+    for name, text in (
+        ("named", function + ENTRY.format('"f"')),
+        ("made", function + LEGACY_RETURNS.format("__tvm_main__", 7)),
+        ("both", function + LEGACY_RETURNS.format("main", 8) + ENTRY.format('"f"')),
+    ):
+        module = load_module(build(name, text))
+        value = 8 if name == "both" else 7  # a function called main is meant when main is called
+        assert module() == module["main"]() == value
+        assert module["__tvm_main__"]() == value
+        assert module["f"]() == 7
+
+
+@pytest.mark.parametrize(
+    "entry", ['"none"', '""', '"__tvm_main__"', "{'f'}", "{0xff, 0}", '"a.b c"', "{'f', 'g'}"]
+)
+def test_entries_that_name_nothing(build: Build, entry: str) -> None:
+    """An array that names no function, or does not end, is no entry."""
+    text = LEGACY_RETURNS.format("g", 1) + ENTRY.format(entry)
+    module = load_module(build("entry", text))
+    for name in ("__tvm_main__", "main"):
+        with pytest.raises(AttributeError, match="it has 'g'"):
+            module[name]
+
+
+def test_the_entry_of_the_new_convention(build: Build) -> None:
+    """`main` is found under the name by which older clients ask for it."""
+    module = load_module(build("new", RETURNS.format("main", 3)))
+    assert module["__tvm_main__"]() == module["main"]() == 3
+
+
+def test_both_conventions_in_one_file(build: Build) -> None:
+    """What is there in both is called the new way, what is only there in the old, the old way."""
+    text = RETURNS.format("f", 1) + RETURNS.format("main", 2) + ENTRY.format('"old"')
+    for name in ("f", "old"):
+        text += LEGACY_RETURNS.format(name, 3)
+    module = load_module(build("dual", text))
+    assert [module["f"](), module["old"](), module(), module["__tvm_main__"]()] == [1, 3, 2, 2]
+    assert module.function_names() == ["f", "main", "old"]
+    without_main = text.replace("__tvm_ffi_main", "__tvm_ffi_other")
+    assert load_module(build("dual2", without_main))() == 3
+
+
+def test_functions_without_a_prefix_in_a_new_library(build: Build) -> None:
+    """They are its own affair: they are not called, and the message says why."""
+    module = load_module(build("new", RETURNS.format("f", 1) + "int own(int a) { return a; }"))
+    with pytest.raises(AttributeError, match=r"exports 'own' itself, expected '__tvm_ffi_own'"):
+        module["own"]
+    assert module.function_names() == ["f"]
+
+
+def test_the_convention_of_021(build: Build) -> None:
+    """No prefix, one underscore in its variables, but values as they are today."""
+    text = RETURNS.format("f", 5).replace("__tvm_ffi_f", "f") + ENTRY.format('"f"')
+    text += "void *__tvm_ffi_library_ctx = 0;\n"
+    text += RETURNS.format("has", "__tvm_ffi_library_ctx != 0").replace("__tvm_ffi_has", "has")
+    module = load_module(build("between", text))
+    assert module["f"]() == module() == module["__tvm_main__"]() == 5
+    assert module["has"]() == 1
+    assert module["f"].handle == 0  # a NativeFunction
+    marked = RETURNS.format("f", 6).replace("__tvm_ffi_f", "f")
+    marked += "void (*__TVMFFIErrorSetRaisedFromCStr)(const char *, const char *) = 0;\n"
+    assert load_module(build("marked", marked))["f"]() == 6
+
+
+def test_functions_of_no_one_age(build: Build) -> None:
+    """With marks of two ages a plain name is not called: one of the two forms would crash."""
+    text = LEGACY_RETURNS.format("f", 1) + "void *__TVMFFIFunctionCall, *__TVMFuncCall;\n"
+    with pytest.raises(AttributeError, match="or of no one age"):
+        load_module(build("mixed", text))["f"]
+
+
+def test_plain_functions_need_a_readable_table(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file's format is not understood, only names with the prefix are looked up."""
+    path = build("unread", LEGACY_RETURNS.format("old", 1) + RETURNS.format("new", 2))
+    monkeypatch.setattr(library, "_examine", lambda path: None)
+    module = load_module(path)
+    assert module["new"]() == 2
+    assert module.function_names() == []
+    for name in ("old", "__tvm_main__"):
+        with pytest.raises(AttributeError):
+            module[name]
+
+
+def test_a_function_of_a_library_that_is_needed(build: Build) -> None:
+    """Only a library's own functions are called by plain names, not those it was linked with."""
+    other = build("needed", LEGACY_RETURNS.format("far", 1))
+    path = build("near", "int far();\n" + LEGACY.format("near") + "{ return far(); }", [other])
+    module = load_module(path)
+    assert module.function_names() == ["near"]
+    with pytest.raises(AttributeError):
+        module["far"]
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -249,6 +357,28 @@ def test_damaged_imports(build: Build) -> None:
     text = "const unsigned long long __tvm_ffi__library_bin[] = { 1ull << 40 };"
     with pytest.raises(LibraryError, match="damaged"):
         LibraryModule(build("huge", text))
-    for content in (b"", b"\xff" * 8, struct.pack("<QQ", 1 << 60, 0)):
-        with pytest.raises(struct.error):
-            library.import_kinds(content)
+
+
+def entries(*kinds: str, symbol: str = "__tvm_dev_mblob") -> str:
+    """A C definition of a table of imported modules as TVM up to 0.21 writes it."""
+    content = struct.pack("<Q", len(kinds))
+    for kind in kinds:
+        content += struct.pack("<Q", len(kind)) + kind.encode()
+        content += struct.pack("<QQQQ", 2, 0, 0, 0) if kind == "_import_tree" else b""
+    table = ", ".join(map(str, struct.pack("<Q", len(content)) + content))
+    return f"const unsigned char {symbol}[] = {{ {table} }};\n"
+
+
+@pytest.mark.parametrize("symbol", ["__tvm_dev_mblob", "__tvm_ffi_library_bin"])
+def test_imports_of_the_old_convention(build: Build, symbol: str) -> None:
+    """The table may list the library and its tree; modules of other kinds are refused."""
+    form = LEGACY_RETURNS if symbol == "__tvm_dev_mblob" else RETURNS
+    function = form.format("f", 1).replace("__tvm_ffi_f", "f")
+    table = entries("_lib", "_import_tree", symbol=symbol)
+    assert load_module(build("alone", function + table))["f"]() == 1
+    foreign = entries("_lib", "GraphExecutorFactory", symbol=symbol)
+    with pytest.raises(LibraryError, match="modules of kind GraphExecutorFactory, which cannot"):
+        load_module(build("graph", function + foreign))
+    damaged = f"const unsigned long long {symbol}[] = {{ 16, 5, 1ull << 40 }};\n"
+    with pytest.raises(LibraryError, match="table of imported modules is damaged"):
+        load_module(build("damaged", function + damaged))

@@ -126,7 +126,7 @@ def test_time_evaluator_of_what_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("kernel.o", r"no loader for \.o files; expected \.so"),
+        ("kernel.py", r"no loader for \.py files; expected \.so.*, \.o, \.tar, \.c;"),
         ("kernel", "no loader for files without a suffix"),
         ("kernel.tar.gz", r"no loader for \.gz files"),
     ],

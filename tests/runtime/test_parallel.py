@@ -7,7 +7,7 @@ from typing import Iterator, List, Optional
 import pytest
 
 from pytest_tvmrpc.runtime import parallel
-from pytest_tvmrpc.runtime.abi import take_error
+from pytest_tvmrpc.runtime.abi import raised, record_error, take_error
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,20 @@ def test_a_task_that_ends_before_the_barrier() -> None:
 
     assert parallel.launch(task, None, 3) == -1
     assert "wait for it at a barrier" in str(take_error())
+
+
+def test_errors_that_come_too_late(deadline_s: float) -> None:
+    """All tasks may fail: one error is told, and none is left for a later call on their threads."""
+    meeting = threading.Barrier(4)
+
+    def task(number: int, env: int, closure: Optional[int]) -> int:
+        record_error(ValueError(f"of task {number}"))
+        meeting.wait(deadline_s)
+        return -1
+
+    assert parallel.launch(task, None, 4) == -1
+    assert "of task" in str(take_error())
+    assert not raised
 
 
 def test_interruption_waits_for_the_tasks(deadline_s: float) -> None:

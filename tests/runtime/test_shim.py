@@ -27,6 +27,19 @@ int __tvm_ffi_f(void *self, const void *args, int n, void *out) {
   return TVMFFIEnvModLookupFromImports(0, "f", &out);
 }
 """
+OLD = """
+void TVMAPISetLastError(const char *);
+int fail(void *args, int *codes, int n, void *out, int *code, void *resource) {
+  if (n) TVMAPISetLastError("ValueError: boom");
+  return -1;
+}
+"""
+OLD_CALLS = """
+int TVMFuncCall(void *, void *, int *, int, void *, int *);
+int f(void **args, int *codes, int n, void *out, int *code, void *resource) {
+  return TVMFuncCall(args[0], args + 1, codes + 1, n - 1, out, code);
+}
+"""
 
 
 def library(folder: Path, name: str, text: str) -> str:
@@ -124,6 +137,45 @@ except Exception as error:
         "LibraryError the library calls TVMFFIEnvModLookupFromImports of the TVM that is loaded"
     )
     assert run(program, "", path).startswith("ValueError compiled code looks up function 'f'")
+
+
+@pytest.mark.parametrize("is_loaded", [True, False], ids=["with TVM", "without"])
+def test_errors_of_the_old_convention(tmp_path: Path, is_loaded: bool) -> None:
+    """They are fetched from a TVM up to 0.20 that is in the process, once, or from ours."""
+    tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
+    path = library(tmp_path, "old", OLD)
+    program = """
+import ctypes
+if sys.argv[1]:
+    tvm = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+from pytest_tvmrpc.runtime import load_module
+fail = load_module(sys.argv[2])["fail"]
+for arguments in ((), (1,), (), (1,)):
+    try:
+        fail(*arguments)
+    except Exception as error:
+        print(type(error).__name__, str(error)[:15])
+"""
+    expected = ["LibraryError function fail r", "ValueError boom"] * 2
+    assert run(program, tvm if is_loaded else "", path).splitlines() == expected
+
+
+def test_functions_of_ours_are_not_given_to_tvm(tmp_path: Path) -> None:
+    """A library whose calls of functions would end up in a TVM of that age is refused."""
+    tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
+    path = library(tmp_path, "calls", OLD_CALLS)
+    program = """
+import ctypes
+if sys.argv[1]:
+    tvm = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+from pytest_tvmrpc.runtime import load_module
+try:
+    print(load_module(sys.argv[2])["f"](len, "four"))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert run(program, tvm, path).startswith("LibraryError the library calls TVMFuncCall of the")
+    assert run(program, "", path) == "4\n"
 
 
 @pytest.mark.parametrize("tmpdir", ["none", "read-only"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from pytest_tvmrpc.runtime.tensor import Tensor
 
 if TYPE_CHECKING:
     from pytest_tvmrpc.runtime.device.api import DeviceAPI
+
+
+tensor_module = importlib.import_module("pytest_tvmrpc.runtime.tensor")
 
 
 class StoredMemory:
@@ -315,10 +319,27 @@ def test_copies_take_the_shortest_way(elsewhere):
         assert tensor.numpy().tolist() == array.tolist()
 
 
+def test_copy_between_two_machines_holds_little(elsewhere, monkeypatch):
+    """It goes through this process block by block, from and to wherever the views are."""
+    monkeypatch.setattr(tensor_module, "_RELAYED", 5)
+    second = StoreDevice(1, 0)
+    second.store = Store()
+    source = runtime.tensor(np.arange(8, dtype="int32"), elsewhere)
+    target = runtime.tensor(np.full(8, -1, "int32"), second)
+    elsewhere.store.done.clear()
+    part = source._create_view((3,), relative_byte_offset=8)
+    part.copyto(target._create_view((3,), relative_byte_offset=4))
+    assert target.numpy().tolist() == [-1, 2, 3, 4, -1, -1, -1, -1]
+    assert elsewhere.store.done == ["copy_to_host"] * 3
+    assert second.store.last_source.nbytes == 2
+
+
 def test_copy_asks_for_the_same_bytes():
     """Shapes may differ where the number of bytes is the same; element types may not."""
     source = runtime.tensor(np.arange(6, dtype="float32"))
     assert source.copyto(runtime.empty((2, 3))).numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ValueError, match=r"\(6,\) float32 vs \(7,\) float32"):
+        source.copyto(runtime.empty((7,)))
     with pytest.raises(ValueError, match="a tensor of float32 cannot be copied to one of int32"):
         source.copyto(runtime.empty((6,), "int32"))
     with pytest.raises(ValueError, match="Unsupported target type"):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 import importlib
 import importlib.util
-import warnings
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple
 
 from ... import dlpack
 from ...dlpack import DeviceType
@@ -19,27 +18,7 @@ from ...errors import DeviceError
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = [
-    "Device",
-    "DeviceAPI",
-    "DeviceAttribute",
-    "Memory",
-    "cl",
-    "cpu",
-    "cuda",
-    "device",
-    "ext_dev",
-    "find_api",
-    "gpu",
-    "hexagon",
-    "metal",
-    "mtl",
-    "opencl",
-    "rocm",
-    "vpi",
-    "vulkan",
-    "webgpu",
-]
+__all__ = ["Device", "DeviceAPI", "DeviceAttribute", "Memory", "find_api"]
 
 
 class DeviceAttribute(enum.IntEnum):
@@ -115,6 +94,9 @@ class DeviceAPI(Protocol):
 
     def set_stream(self, device: dlpack.Device, stream: int) -> None:
         """Let what follows on the device go to this stream."""
+
+    def get_stream(self, device: dlpack.Device) -> int:
+        """The stream that was set last; 0 is the default one."""
 
 
 _apis: Dict[int, DeviceAPI] = {}
@@ -231,8 +213,23 @@ class Device(dlpack.Device):
             return None
         import json
 
-        dimensions: List[int] = json.loads(text)
+        try:
+            dimensions: List[int] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise self._nonsense(
+                DeviceAttribute.MAX_THREAD_DIMENSIONS, text, "a list of numbers"
+            ) from None
         return dimensions
+
+    @property
+    def max_registers_per_block(self) -> Optional[int]:
+        """The number of 32-bit registers in each block."""
+        return self._number(DeviceAttribute.MAX_REGISTERS_PER_BLOCK)
+
+    @property
+    def gcn_arch(self) -> Optional[str]:
+        """The architecture of a GPU of AMD: ``gfx90a``; before TVM 0.14 its number."""
+        return self._words(DeviceAttribute.GCN_ARCH)
 
     @property
     def api_version(self) -> Optional[int]:
@@ -259,6 +256,11 @@ class Device(dlpack.Device):
         """Bytes of memory that are free."""
         return self._number(DeviceAttribute.AVAILABLE_GLOBAL_MEMORY)
 
+    @property
+    def image_pitch_alignment(self) -> Optional[int]:
+        """Elements to whose multiple each row of an image is aligned."""
+        return self._number(DeviceAttribute.IMAGE_PITCH_ALIGNMENT)
+
     def texture_spatial_limit(self) -> Any:
         """The longest sides of a texture (TVM asks with the number of `driver_version`)."""
         return self.api.get_attr(self, DeviceAttribute.DRIVER_VERSION)
@@ -275,101 +277,30 @@ class Device(dlpack.Device):
         """Let what follows go to this stream."""
         self.api.set_stream(self, stream)
 
+    def get_raw_stream(self) -> int:
+        """The stream that what follows goes to; 0 is the default one.
+
+        A server of TVM before 0.16 does not know the question, and ends the session over it.
+        """
+        return self.api.get_stream(self)
+
     def sync(self, stream: Optional[int] = None) -> None:
         """Wait until everything on the stream (None: the default one) is done."""
         self.api.sync(self, stream or 0)
 
     def _number(self, attribute: DeviceAttribute) -> Optional[int]:
         value = self.api.get_attr(self, attribute)
-        return None if value is None else int(value)
+        try:
+            return None if value is None else int(value)
+        except (TypeError, ValueError):
+            raise self._nonsense(attribute, value, "a number") from None
+
+    def _nonsense(self, attribute: DeviceAttribute, value: object, wanted: str) -> DeviceError:
+        return DeviceError(
+            f"{self!r} says {repr(value)[:80]} when it is asked for its "
+            f"{attribute.name.lower()}; expected {wanted}"
+        )
 
     def _words(self, attribute: DeviceAttribute) -> Optional[str]:
         value = self.api.get_attr(self, attribute)
         return None if value is None else str(value)
-
-
-def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
-    """The device of a kind: by TVM's name of the kind (``"cpu"``, ``"cuda:1"``) or its number.
-
-    Raises:
-        ValueError: no such kind, or no such number.
-    """
-    if isinstance(dev_type, str):
-        words = dev_type.split()
-        name, colon, number = (words[0] if words else "").partition(":")
-        if name not in dlpack.DEVICE_TYPES or (colon and not number.isdigit()):
-            known = ", ".join(dlpack.DEVICE_TYPES)
-            raise ValueError(f"Unknown device {dev_type!r}; expected one of {known}")
-        device_type = dlpack.DEVICE_TYPES[name]
-        dev_id = int(number) if colon else dev_id
-    else:
-        device_type = int(dev_type)
-    if dev_id < 0 or device_type < 1:
-        raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
-    return Device(device_type, dev_id)
-
-
-def cpu(dev_id: int = 0) -> Device:
-    """A CPU."""
-    return Device(int(DeviceType.CPU), dev_id)
-
-
-def cuda(dev_id: int = 0) -> Device:
-    """A CUDA GPU."""
-    return Device(int(DeviceType.CUDA), dev_id)
-
-
-def gpu(dev_id: int = 0) -> Device:
-    """A CUDA GPU, in the spelling of old."""
-    warnings.warn("gpu() is deprecated; use cuda()", DeprecationWarning, stacklevel=2)
-    return Device(int(DeviceType.CUDA), dev_id)
-
-
-def opencl(dev_id: int = 0) -> Device:
-    """An OpenCL device."""
-    return Device(int(DeviceType.OPENCL), dev_id)
-
-
-def cl(dev_id: int = 0) -> Device:
-    """An OpenCL device."""
-    return Device(int(DeviceType.OPENCL), dev_id)
-
-
-def vulkan(dev_id: int = 0) -> Device:
-    """A Vulkan device."""
-    return Device(int(DeviceType.VULKAN), dev_id)
-
-
-def metal(dev_id: int = 0) -> Device:
-    """A Metal device."""
-    return Device(int(DeviceType.METAL), dev_id)
-
-
-def mtl(dev_id: int = 0) -> Device:
-    """A Metal device."""
-    return Device(int(DeviceType.METAL), dev_id)
-
-
-def vpi(dev_id: int = 0) -> Device:
-    """A simulated VPI device."""
-    return Device(int(DeviceType.VPI), dev_id)
-
-
-def rocm(dev_id: int = 0) -> Device:
-    """A ROCm GPU."""
-    return Device(int(DeviceType.ROCM), dev_id)
-
-
-def ext_dev(dev_id: int = 0) -> Device:
-    """An extension device: whatever a plugin drives under this name."""
-    return Device(int(DeviceType.EXT_DEV), dev_id)
-
-
-def webgpu(dev_id: int = 0) -> Device:
-    """A WebGPU device."""
-    return Device(int(DeviceType.WEBGPU), dev_id)
-
-
-def hexagon(dev_id: int = 0) -> Device:
-    """A Hexagon DSP."""
-    return Device(int(DeviceType.HEXAGON), dev_id)

@@ -115,6 +115,9 @@ class CPUDevice:
     def set_stream(self, device: Device, stream: int) -> None:
         pass
 
+    def get_stream(self, device: Device) -> int:
+        return 0
+
 
 def host_view(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in this process's memory.
@@ -139,8 +142,13 @@ def _host_memory(tensor: Tensor) -> Memory:
     )
 
 
-_DESCRIPTIONS = [struct.Struct(f"=QiiiBBHQQQ{ndim}q") for ndim in range(7)]
-"""DLTensor (dlpack.h): data, device, ndim, dtype, shape, strides, byte_offset; then the shape."""
+_FORM = "@PiiiBBHPPQ{}q"
+"""DLTensor (dlpack.h): data, device, ndim, dtype, shape, strides, byte_offset; then the shape.
+
+Laid out as this machine's C compiler does it: its pointers have 4 bytes or 8.
+"""
+
+_DESCRIPTIONS = [struct.Struct(_FORM.format(ndim)) for ndim in range(7)]
 
 _SHAPE_AT = _DESCRIPTIONS[0].size
 
@@ -158,7 +166,7 @@ def describe(tensor: Tensor) -> Tuple[bytearray, int]:
     ndim = len(shape)
     block = bytearray(_SHAPE_AT + 8 * ndim)
     address = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    form = _DESCRIPTIONS[ndim] if ndim < 7 else struct.Struct(f"=QiiiBBHQQQ{ndim}q")
+    form = _DESCRIPTIONS[ndim] if ndim < 7 else struct.Struct(_FORM.format(ndim))
     form.pack_into(
         block,
         0,

@@ -1,0 +1,115 @@
+"""Devices by TVM's names for their kinds. Asks no device whether it is there."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Union
+
+from ... import dlpack
+from ...dlpack import DeviceType
+from .api import Device
+
+__all__ = [
+    "Device",
+    "cl",
+    "cpu",
+    "cuda",
+    "device",
+    "ext_dev",
+    "gpu",
+    "hexagon",
+    "metal",
+    "mtl",
+    "opencl",
+    "rocm",
+    "vpi",
+    "vulkan",
+    "webgpu",
+]
+
+
+def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
+    """The device of a kind: by TVM's name of the kind (``"cpu"``, ``"cuda:1"``) or its number.
+
+    Raises:
+        ValueError: no such kind, or no such number.
+    """
+    if isinstance(dev_type, str):
+        words = dev_type.split()
+        name, colon, number = (words[0] if words else "").partition(":")
+        if name not in dlpack.DEVICE_TYPES or (colon and not number.isdigit()):
+            known = ", ".join(dlpack.DEVICE_TYPES)
+            raise ValueError(f"Unknown device {dev_type!r}; expected one of {known}")
+        device_type = dlpack.DEVICE_TYPES[name]
+        dev_id = int(number) if colon else dev_id
+    else:
+        device_type = int(dev_type)
+    if dev_id < 0 or device_type < 1:
+        raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
+    return Device(device_type, dev_id)
+
+
+def cpu(dev_id: int = 0) -> Device:
+    """A CPU."""
+    return Device(int(DeviceType.CPU), dev_id)
+
+
+def cuda(dev_id: int = 0) -> Device:
+    """A CUDA GPU."""
+    return Device(int(DeviceType.CUDA), dev_id)
+
+
+def gpu(dev_id: int = 0) -> Device:
+    """A CUDA GPU, in the spelling of old."""
+    warnings.warn("gpu() is deprecated; use cuda()", DeprecationWarning, stacklevel=2)
+    return Device(int(DeviceType.CUDA), dev_id)
+
+
+def opencl(dev_id: int = 0) -> Device:
+    """An OpenCL device."""
+    return Device(int(DeviceType.OPENCL), dev_id)
+
+
+def cl(dev_id: int = 0) -> Device:
+    """An OpenCL device."""
+    return Device(int(DeviceType.OPENCL), dev_id)
+
+
+def vulkan(dev_id: int = 0) -> Device:
+    """A Vulkan device."""
+    return Device(int(DeviceType.VULKAN), dev_id)
+
+
+def metal(dev_id: int = 0) -> Device:
+    """A Metal device."""
+    return Device(int(DeviceType.METAL), dev_id)
+
+
+def mtl(dev_id: int = 0) -> Device:
+    """A Metal device."""
+    return Device(int(DeviceType.METAL), dev_id)
+
+
+def vpi(dev_id: int = 0) -> Device:
+    """A simulated VPI device."""
+    return Device(int(DeviceType.VPI), dev_id)
+
+
+def rocm(dev_id: int = 0) -> Device:
+    """A ROCm GPU."""
+    return Device(int(DeviceType.ROCM), dev_id)
+
+
+def ext_dev(dev_id: int = 0) -> Device:
+    """An extension device: whatever a plugin drives under this name."""
+    return Device(int(DeviceType.EXT_DEV), dev_id)
+
+
+def webgpu(dev_id: int = 0) -> Device:
+    """A WebGPU device."""
+    return Device(int(DeviceType.WEBGPU), dev_id)
+
+
+def hexagon(dev_id: int = 0) -> Device:
+    """A Hexagon DSP."""
+    return Device(int(DeviceType.HEXAGON), dev_id)

@@ -1,0 +1,115 @@
+"""The system library: functions that code registers by name while it is loaded or linked in.
+
+Opens no library; `library` does, and `context` has the C functions by which code registers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Optional
+
+from .calling import NativeFunction
+from .conventions import ENTRY, PREFIX, Convention, is_reserved
+from .legacy_calling import LegacyFunction
+from .module import Module
+
+if TYPE_CHECKING:
+    from .function import PackedFunc
+
+__all__ = ["SystemLibrary", "system_lib"]
+
+
+class _Symbol(NamedTuple):
+    address: int
+    convention: Convention
+
+
+class SystemLibrary(Module):
+    """The functions whose registered names begin with a prefix; there may be none.
+
+    What is registered later is found, too, and stays: code that registers is never unloaded.
+    """
+
+    kind = "system_lib"
+
+    def __init__(self, symbol_prefix: str = "") -> None:
+        super().__init__()
+        self.symbol_prefix = symbol_prefix
+
+    def find_function(self, name: str) -> Optional[PackedFunc]:
+        """The function registered as ``__tvm_ffi_PREFIXNAME``, PREFIXNAME or NAME."""
+        if name == ENTRY:
+            return self._function(self.entry_name) or self._entry()
+        found = self._function(name)
+        if found is None and name == self.entry_name:
+            return self._entry()
+        return found
+
+    def function_names(self) -> List[str]:
+        """The names of all functions, without the prefix, sorted."""
+        names = set()
+        for symbol in list(_symbols):
+            name = symbol[len(PREFIX) :] if symbol.startswith(PREFIX) else symbol
+            if name.startswith(self.symbol_prefix) and not is_reserved(symbol.replace(PREFIX, "")):
+                names.add(name[len(self.symbol_prefix) :])
+        return sorted(filter(None, names))
+
+    def _function(self, name: str) -> Optional[PackedFunc]:
+        if is_reserved(name):
+            return None
+        full = self.symbol_prefix + name
+        prefixed = _symbols.get(PREFIX + full)
+        if prefixed is not None:
+            return NativeFunction(prefixed.address, name)
+        found = _symbols.get(full) or _symbols.get(name)
+        if found is None:
+            return None
+        if found.convention is Convention.LEGACY:
+            return LegacyFunction(found.address, name)
+        return NativeFunction(found.address, name)
+
+    def _entry(self) -> Optional[PackedFunc]:
+        """The function that a registered ``__tvm_main__`` names."""
+        found = _symbols.get(self.symbol_prefix + ENTRY)
+        if found is None:
+            return None
+        return self._function(ctypes.string_at(found.address).decode("utf-8", "replace"))
+
+    def __repr__(self) -> str:
+        return f"Module({self.kind}, {self.symbol_prefix!r})"
+
+
+def system_lib(symbol_prefix: str = "") -> Module:
+    """The module of all functions registered under names with this prefix: always the same one."""
+    return _modules.setdefault(symbol_prefix, SystemLibrary(symbol_prefix))
+
+
+def register(name: str, address: int, convention: Optional[Convention] = None) -> None:
+    """Make a symbol known; one of the same name is replaced, as in TVM.
+
+    Args:
+        convention: of a function without the prefix in its name; by default that of the library
+            which is being loaded.
+
+    Raises:
+        ValueError: it has no name or no address.
+    """
+    if not name or not address:
+        raise ValueError(f"compiled code registers {name!r} at {address:#x}; expected both")
+    _symbols[name] = _Symbol(address, convention or _loading[-1])
+
+
+@contextlib.contextmanager
+def loading(convention: Optional[Convention]) -> Iterator[None]:
+    """Within, plain functions that are registered are of the library of this convention."""
+    _loading.append(convention or Convention.LEGACY)
+    try:
+        yield
+    finally:
+        _loading.pop()
+
+
+_symbols: Dict[str, _Symbol] = {}  # of the process, as loaded libraries are
+_modules: Dict[str, Module] = {}
+_loading: List[Convention] = [Convention.LEGACY]

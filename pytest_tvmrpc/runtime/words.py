@@ -1,0 +1,164 @@
+"""Plain values as the 64-bit words of C, in every convention of TVM: numbers, devices, text.
+
+Neither objects nor calls: those are `calling` and `legacy`, for the convention that each is about.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import struct
+from typing import Any, Optional, Tuple, Union
+
+from ..dlpack import DataType, OpaquePointer
+from ..dlpack import Device as PlainDevice
+from ..errors import LibraryError
+from .abi import TVMFFIByteArray, TypeIndex
+from .device.api import Device
+
+_int64 = struct.Struct("<q")
+_float64 = struct.Struct("<d")
+_two_int32 = struct.Struct("<ii")
+
+Word = Tuple[int, int, int]
+"""The three fields of a TVMFFIAny: type index, length of small text, value."""
+
+Bytes = Union[bytes, bytearray, memoryview]
+
+
+def signed(address: int) -> int:
+    """A 64-bit word as struct's ``q`` takes it; tagged pointers have the top bit set."""
+    return address - (1 << 64) if address >> 63 else address
+
+
+def unsigned(number: int) -> int:
+    """The address that a signed word stands for."""
+    return number & 0xFFFFFFFFFFFFFFFF
+
+
+def float_bits(value: float) -> int:
+    """A double's bits, as an integer."""
+    return _int64.unpack(_float64.pack(value))[0]  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------------------- values to words
+
+
+def plain_word(value: Any) -> Optional[Word]:
+    """A value that fits into the word itself, but for numbers in general."""
+    if value is None:
+        return TypeIndex.NONE, 0, 0
+    if isinstance(value, bool):
+        return TypeIndex.BOOL, 0, int(value)
+    if isinstance(value, float):
+        return TypeIndex.FLOAT, 0, float_bits(value)
+    if isinstance(value, OpaquePointer):
+        return TypeIndex.OPAQUE_PTR, 0, signed(int(value))
+    if isinstance(value, ctypes.c_void_p):
+        return TypeIndex.OPAQUE_PTR, 0, signed(value.value or 0)
+    if isinstance(value, DataType):
+        return TypeIndex.DATA_TYPE, 0, value.code | value.bits << 8 | value.lanes << 16
+    if isinstance(value, PlainDevice):
+        number = value.device_type & 0xFFFFFFFF | (value.device_id & 0xFFFFFFFF) << 32
+        return TypeIndex.DEVICE, 0, signed(number)
+    return None
+
+
+def number_word(what: str, value: Any) -> Optional[Word]:
+    """An int or float, or what counts as one (NumPy's scalars do), but no array of one element.
+
+    Raises:
+        ValueError: an int beyond 64 bits; the message calls it `what`.
+    """
+    if getattr(value, "shape", ()) != ():
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        import numbers
+
+        if isinstance(value, numbers.Real):
+            return TypeIndex.FLOAT, 0, float_bits(float(value))
+        return None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(
+            f"{what} is {number}, which is no 64-bit integer; pass a float or a tensor"
+        )
+    return TypeIndex.INT, 0, number
+
+
+def c_string(what: str, value: str) -> ctypes.Array[ctypes.c_char]:
+    """Text as C has it, in memory of its own.
+
+    Raises:
+        ValueError: it holds a NUL; the message calls it `what`.
+    """
+    encoded = value.encode()
+    if b"\0" in encoded:
+        raise ValueError(
+            f"{what} holds a NUL character, at which C ends a str; "
+            "expected text without it; pass bytes"
+        )
+    return ctypes.create_string_buffer(encoded)
+
+
+def byte_array(value: Bytes) -> Tuple[TVMFFIByteArray, ctypes.Array[ctypes.c_char]]:
+    """A description of a copy of bytes, and the copy, which must live as long."""
+    content = bytes(value)
+    memory = ctypes.create_string_buffer(content, max(len(content), 1))
+    return TVMFFIByteArray(ctypes.addressof(memory), len(content)), memory
+
+
+# ----------------------------------------------------------------------------- values from words
+
+
+def float_of(number: int) -> float:
+    """The double with these bits."""
+    return _float64.unpack(_int64.pack(number))[0]  # type: ignore[no-any-return]
+
+
+def dtype_of(number: int) -> DataType:
+    """The DLDataType in a word."""
+    return DataType.of(number & 0xFF, number >> 8 & 0xFF, number >> 16 & 0xFFFF)
+
+
+def device_of(number: int) -> Device:
+    """The DLDevice in a word."""
+    return Device(*_two_int32.unpack(_int64.pack(number)))
+
+
+def text_at(number: int) -> str:
+    """The C string to which a word points.
+
+    Raises:
+        LibraryError: it points nowhere, or to something else than UTF-8.
+    """
+    if not number:
+        raise LibraryError("compiled code gave text at NULL; expected a string that ends with NUL")
+    return decoded(ctypes.string_at(unsigned(number)))
+
+
+def bytes_at(number: int) -> bytes:
+    """The bytes that the byte array has to which a word points.
+
+    Raises:
+        LibraryError: it, or what it describes, is NULL.
+    """
+    array = TVMFFIByteArray.from_address(unsigned(number)) if number else None
+    if array is None or (array.size and not array.data):
+        raise LibraryError("compiled code gave bytes at NULL; expected their address and number")
+    return ctypes.string_at(array.data, array.size) if array.size else b""
+
+
+def decoded(encoded: bytes) -> str:
+    """Text of compiled code.
+
+    Raises:
+        LibraryError: it is not UTF-8.
+    """
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError as error:
+        raise LibraryError(
+            f"text from compiled code is not UTF-8 ({error}); return it as bytes"
+        ) from None
