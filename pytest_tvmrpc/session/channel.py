@@ -5,9 +5,12 @@ A channel blocks; the kernel's own timeouts bound each wait (see `network.set_ke
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import select
 import socket
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, Callable, List, Optional, Sequence, Union
 
 from .. import network
 from ..errors import ConnectionLostError, DeadlineError
@@ -20,6 +23,8 @@ _AT_ONCE = 256 * 1024
 
 _QUICKACK: Optional[int] = getattr(socket, "TCP_QUICKACK", None)
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+_FOREVER_S = 1_000_000.0
 
 _JOINED = 4096
 """Bytes up to which joining buffers is cheaper than handing the kernel a list of them."""
@@ -37,6 +42,7 @@ class SocketChannel:
     Attributes:
         recv_into: the socket's own method; the hot path calls it without a step between.
         send_once: likewise ``send``; may send a part.
+        progress: if set, is told the bytes so far and those in all while long contents go or come.
     """
 
     def __init__(
@@ -48,8 +54,9 @@ class SocketChannel:
     ) -> None:
         self.connection = connection
         self.peer = peer
-        self.recv_into = connection.recv_into
-        self.send_once = connection.send
+        self.recv_into: Callable[[memoryview], int] = connection.recv_into
+        self.send_once: Callable[[Buffer], int] = connection.send
+        self.progress: Optional[Callable[[int, int], object]] = None
         self.limit(timeout_s, timeout_argument)
 
     def limit(self, timeout_s: Optional[float], argument: str) -> None:
@@ -71,17 +78,42 @@ class SocketChannel:
             if sent != total:
                 self.connection.sendall(memoryview(only)[sent:])
             return total
+        try:
+            if self.progress is not None and total > _AT_ONCE:
+                self._send_in_steps(buffers, total, self.progress)
+            else:
+                self._send_long(buffers, total)
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            # The peer waits for the rest, and so has no last words to wait for.
+            raise ConnectionLostError(f"a file shrank while it was sent to {self.peer}") from error
+        return total
+
+    def _send_long(self, buffers: Sequence[Buffer], total: int) -> None:
         sent = self.connection.sendmsg(buffers)
         if sent == total:
-            return total
+            return
         rest: List[memoryview] = [memoryview(buffer) for buffer in buffers]
         while True:
             while rest and sent >= len(rest[0]):
                 sent -= len(rest.pop(0))
             if not rest:
-                return total
+                return
             rest[0] = rest[0][sent:]
             sent = self.connection.sendmsg(rest)
+
+    def _send_in_steps(
+        self, buffers: Sequence[Buffer], total: int, progress: Callable[[int, int], object]
+    ) -> None:
+        sent = 0
+        for buffer in buffers:
+            content = memoryview(buffer)
+            for start in range(0, len(content), _AT_ONCE):
+                part = content[start : start + _AT_ONCE]
+                self.connection.sendall(part)
+                sent += len(part)
+                progress(sent, total)
 
     def send_rest(self, packet: bytes, sent: int) -> None:
         """Sends what `send_once` did not take.
@@ -91,6 +123,40 @@ class SocketChannel:
         """
         self.connection.sendall(memoryview(packet)[sent:])
 
+    def send_now(self, buffer: Buffer) -> int:
+        """Sends what the kernel takes without waiting, maybe nothing; the bytes sent.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        try:
+            return self.connection.send(buffer, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def receive_now(self, target: memoryview) -> Optional[int]:
+        """Receives what is there; None if nothing is, 0 if the peer has closed.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        try:
+            return self.connection.recv_into(target, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def wait_until_ready(self) -> None:
+        """Waits until something can be sent or received.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        waiting = select.poll()
+        waiting.register(self.connection, select.POLLIN | select.POLLOUT)
+        limit_s = min(self.timeout_s or _FOREVER_S, _FOREVER_S)  # poll() takes an int of C
+        if not waiting.poll(limit_s * 1000):
+            raise BlockingIOError  # as the kernel says it at its own timeouts
+
     def receive_exactly(self, target: memoryview) -> None:
         """Fills the target straight from the kernel.
 
@@ -98,11 +164,14 @@ class SocketChannel:
             ConnectionLostError: the peer closed before.
             OSError: translate it with `lost`.
         """
+        progress, total = self.progress, len(target)
         while len(target):
             received = self.recv_into(target)
             if not received:
                 raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
             target = target[received:]
+            if progress is not None:
+                progress(total - len(target), total)
 
     def send_file(self, file: Any, nbytes: int) -> None:
         """Sends so many bytes of an open file, from its start, by the kernel's own copy."""
@@ -115,6 +184,7 @@ class SocketChannel:
 
     def receive_to(self, write: Any, nbytes: int) -> None:
         """Receives so many bytes and calls ``write(memoryview)`` with each part."""
+        progress, total = self.progress, nbytes
         block = memoryview(bytearray(min(nbytes, _AT_ONCE)))
         while nbytes:
             part = block[: min(nbytes, len(block))]
@@ -123,6 +193,8 @@ class SocketChannel:
                 raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
             write(part[:received])
             nbytes -= received
+            if progress is not None:
+                progress(total - nbytes, total)
 
     def lost(self, error: OSError, doing: str) -> Exception:
         """The error to raise for one of the socket's: out of time, or the peer is gone."""
@@ -146,6 +218,11 @@ class SocketChannel:
         """
         if _QUICKACK is not None and self.connection.family != _AF_UNIX:
             self.connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def interrupt(self) -> None:
+        """Ends whatever another thread waits for at this connection."""
+        with contextlib.suppress(OSError):  # it is closed
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes the socket; may be called twice."""

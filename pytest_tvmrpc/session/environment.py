@@ -5,18 +5,27 @@ Names of files are the client's and stay inside the directory, whatever they con
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from typing import Any, Callable, Dict, List, Optional
 
+from ..errors import LibraryError
 from ..protocol.values import ByteSource
 from ..runtime.device.api import Device
 from ..runtime.function import PackedFunc
-from ..runtime.module import Module, load_module
+from ..runtime.module import LINKED, LOADERS, Module, load_module
 from ..runtime.registry import get_global_func
 from . import selftest
 
 MAX_NAME = 1024
-"""Letters of a file's name with its folders; systems stop at 1,024 to 4,096 bytes of a path."""
+"""Bytes of a file's name with its folders; systems stop at 1,024 to 4,096 bytes of a path."""
+
+MAX_PART = 255
+"""Bytes of a name between slashes, where most file systems stop."""
+
+_ODD = frozenset(";|&$`<>\\\x7f").union(map(chr, range(32)))
+"""What names do not need, and what a shell, a log or a list of names would misunderstand."""
 
 _SENT_APART = 64 * 1024
 """Bytes from which a downloaded file is sent by the kernel instead of being read."""
@@ -40,9 +49,12 @@ class Environment:
             "tvm.rpc.server.workpath": self.workpath,
             "tvm.rpc.server.listdir": self.listdir,
             "tvm.rpc.server.load_module": self.load_module,
+            "tvm.rpc.server.download_linked_module": self.download_linked_module,
             "tvm.rpc.server.ImportModule": _import_module,
             "tvm.rpc.server.ModuleGetFunction": _module_get_function,
             "runtime.RPCTimeEvaluator": self.time_evaluator,
+            "runtime.SystemLib": _system_lib,
+            "ffi.SystemLib": _system_lib,
         }
         for name, function in {**named, **selftest.FUNCTIONS}.items():
             self.functions[name] = PackedFunc(function, name)
@@ -58,12 +70,9 @@ class Environment:
         """The path of a file of the session.
 
         Raises:
-            ValueError: the name leads outside of the session's directory.
+            ValueError: the name is none, or leads outside of the session's directory.
         """
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise ValueError(f"{name!r} is no name of a file")
-        if len(name) > MAX_NAME:
-            raise ValueError(f"{name[:40]!r}... is too long; a name has at most {MAX_NAME} letters")
+        _check_name(name)
         path = os.path.realpath(os.path.join(self.directory, name))
         if os.path.isabs(name) or not path.startswith(self.directory + os.sep):
             raise ValueError(
@@ -74,9 +83,10 @@ class Environment:
 
     def upload(self, name: str, content: Any) -> None:
         """Makes or replaces a file."""
-        sink = _FileSink(self.workpath(name))
+        content = memoryview(content.encode() if isinstance(content, str) else content)
+        sink = _FileSink(self, name, content.nbytes)
         try:
-            sink.write(content.encode() if isinstance(content, str) else content)
+            sink.write(content)
         except BaseException:
             sink.abort()
             raise
@@ -88,16 +98,18 @@ class Environment:
         """Where the bytes of an upload go as they arrive; None for any other function."""
         if function is not self._upload or len(arguments) != 1:
             return None
-        return _FileSink(self.workpath(arguments[0]))
+        return _FileSink(self, arguments[0], nbytes)
 
     def download(self, name: str) -> Any:
         """The content of a file."""
-        path = self.workpath(name)
+        return self._content(name, self.workpath(name))
+
+    def _content(self, name: str, path: str) -> Any:
         try:
             file = open(path, "rb")  # noqa: SIM115  (a large one is closed when it has been sent)
         except OSError as error:
             raise FileNotFoundError(
-                f"Cannot open {name}: {error.strerror}; files here: {self.listdir('.') or 'none'}"
+                f"Cannot open {name}: {error.strerror}; {self._what_is_here()}"
             ) from None
         nbytes = os.fstat(file.fileno()).st_size
         if nbytes >= _SENT_APART:
@@ -106,33 +118,46 @@ class Environment:
             return file.read()
 
     def remove(self, name: str) -> None:
-        """Removes a file; one that is not there is no error, as in TVM."""
-        path = self.workpath(name)
+        """Removes a file; one that is not there is no error, as in TVM. Of a link, only itself."""
+        self.workpath(name)
+        path = os.path.join(self.directory, name)
         if os.path.lexists(path):
             os.unlink(path)
+
+    def _what_is_here(self) -> str:
+        """For messages about files that are not."""
+        if not os.path.isdir(self.directory):
+            return (
+                f"the session's directory {self.directory} is gone from the server; "
+                "open a new session"
+            )
+        return f"files here: {self.listdir('.') or 'none'}"
 
     def listdir(self, name: str = ".") -> str:
         """The names in a directory of the session, sorted, with commas between them."""
         path = self.directory if name in ("", ".", "./") else self.workpath(name)
-        return ",".join(entry for entry in sorted(os.listdir(path)) if not entry.startswith("."))
+        try:
+            entries = sorted(os.listdir(path))
+        except OSError as error:
+            raise FileNotFoundError(
+                f"Cannot list {name}: {error.strerror}; give a directory of the session, or '.'"
+            ) from None
+        return ",".join(entry for entry in entries if not entry.startswith("."))
 
     # Modules
 
     def load_module(self, name: str) -> Module:
-        """Loads a library that was uploaded.
+        """Loads a library that was uploaded, linked before that where it lacks the linking.
 
         The loader takes a path that it knows for the library it knows, even if the file is another
         one by now; so each load gets a path of its own.
         """
-        path = self.workpath(name)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"cannot find file {name}; upload it first. Files here: "
-                f"{self.listdir('.') or 'none'}"
-            )
+        path = self._uploaded(name)
         self._loaded += 1
         own = os.path.join(self.directory, f".loaded-{self._loaded}")
         os.mkdir(own)
+        if _suffix(path) in LINKED:
+            path = self._link(path)
         linked = os.path.join(own, os.path.basename(path))
         try:
             os.link(path, linked)
@@ -141,6 +166,30 @@ class Environment:
 
             shutil.copy2(path, linked)
         return load_module(linked)
+
+    def download_linked_module(self, name: str) -> Any:
+        """The content of a library, linked before that where it lacks the linking."""
+        path = self._uploaded(name)
+        if _suffix(path) in LINKED:
+            return self._content(name, self._link(path))
+        if _suffix(path) in LOADERS:
+            return self._content(name, path)
+        kinds = ", ".join(f".{kind}" for kind in (*LINKED, *LOADERS))
+        raise LibraryError(f"Do not know how to link {name}; expected {kinds}")
+
+    def _uploaded(self, name: str) -> str:
+        """The path of a file, which has to be there."""
+        path = self.workpath(name)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"cannot find file {name}; upload it first; {self._what_is_here()}"
+            )
+        return path
+
+    def _link(self, path: str) -> str:
+        from ..runtime.toolchain import link_library
+
+        return link_library(path, folder=self.directory)
 
     def time_evaluator(
         self,
@@ -159,55 +208,117 @@ class Environment:
             raise ValueError(
                 f"a time evaluator of {4 + len(settings)} arguments; expected 8, 10, 11 or 12"
             )
-        number, repeat, min_repeat_ms, *more, preproc = settings
-        if len(more) == 2:  # TVM 0.9 has the cool-down, but not the limit before it
-            more.insert(0, 100)
-        more += (100, 0, 1, 0)[len(more) :]
-        limit_zero, cooldown_ms, repeats_to_cooldown, flush = more
-        all_functions = _Globals(self.find)
-        evaluate = (module or all_functions).time_evaluator(
+        from ..runtime.profiling import Timing  # which most sessions never need
+
+        *given, preproc = settings
+        if len(given) == 5:  # TVM 0.9 has the cool-down, but not the limit before it
+            given.insert(3, Timing().limit_zero_time_iterations)
+        everything = _Globals(self.find)
+        evaluate = (module or everything).make_evaluator(
             name,
             Device(device_type, device_id),
-            number,
-            repeat,
-            min_repeat_ms,
-            limit_zero,
-            cooldown_ms,
-            repeats_to_cooldown,
-            flush,
-            all_functions.find_function(preproc) if preproc else "",
+            Timing(*given),
+            everything.find_function(preproc) if preproc else "",
         )
         return PackedFunc(lambda *values: evaluate(*values).to_bytes(), f"measuring {name}")
 
 
 class _FileSink:
-    """A file in the making; it gets its name when it is complete."""
+    """A file in the making; it gets its name when it is complete.
 
-    def __init__(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        self._path = path
-        self._partial = os.path.join(os.path.dirname(path), f".partial-{os.urandom(6).hex()}")
-        self._file = open(self._partial, "wb", buffering=0)  # noqa: SIM115
+    Args:
+        environment: whose file it is.
+        name: the client's.
+        nbytes: of the content that will come.
+    """
+
+    def __init__(self, environment: Environment, name: str, nbytes: int) -> None:
+        self._path = environment.workpath(name)
+        self._name, self._nbytes, self._written = name, nbytes, 0
+        self._directory = environment.directory
+        folder = os.path.dirname(self._path)
+        self._partial = os.path.join(folder, f".partial-{os.urandom(6).hex()}")
+        try:
+            if os.path.isdir(self._directory):  # or it would be made again, and stay for ever
+                os.makedirs(folder, exist_ok=True)
+            self._file = open(self._partial, "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise self._failure(error) from None
 
     def write(self, part: Any) -> None:
         """Appends; a short write is continued."""
         rest = memoryview(part)
         while len(rest):
-            rest = rest[self._file.write(rest) :]
+            try:
+                written = self._file.write(rest)
+            except OSError as error:
+                raise self._failure(error) from None
+            self._written += written
+            rest = rest[written:]
 
     def finish(self) -> None:
         """The file is complete; should it not get its name, nothing of it stays."""
-        self._file.close()
         try:
+            self._file.close()
             os.replace(self._partial, self._path)
-        except OSError:
-            os.unlink(self._partial)
-            raise
+        except OSError as error:
+            self.abort()
+            raise self._failure(error) from None
 
     def abort(self) -> None:
         """The file will not be complete: it goes."""
-        self._file.close()
-        os.unlink(self._partial)
+        with contextlib.suppress(OSError):  # what could not be written before, or is gone already
+            self._file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._partial)
+
+    def _failure(self, error: OSError) -> OSError:
+        """The system's error with the name of the file, and what it means for it."""
+        what = f"{self._name} cannot be written: {error.strerror}"
+        if not os.path.isdir(self._directory):
+            text = f"{what}; the session's directory is gone from the server; open a new session"
+        elif error.errno in _FULL:
+            disk = os.statvfs(self._directory)
+            text = (
+                f"{what} after {self._written} of {self._nbytes} bytes; sessions have a disk of "
+                f"{disk.f_blocks * disk.f_frsize} bytes at {os.path.dirname(self._directory)}; "
+                "make room there, or start the server with TMPDIR set to a larger place"
+            )
+        else:
+            text = f"{what}; expected a place for it in the session's directory {self._directory}"
+        return OSError(error.errno, text)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _check_name(name: Any) -> None:
+    """Refuses what cannot be the name of a file, or should not be."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{name!r} is no name of a file; expected one such as 'kernel.so'")
+    odd = sorted(_ODD.intersection(name))
+    if odd:
+        raise ValueError(
+            f"{name[:80]!r} is no name of a file: it has {odd[0]!r}; expected letters, digits and "
+            "the like; give it another name"
+        )
+    parts = name.encode("utf-8", "surrogatepass").split(b"/")
+    if sum(map(len, parts)) + len(parts) - 1 > MAX_NAME or max(map(len, parts)) > MAX_PART:
+        raise ValueError(
+            f"{name[:40]!r}... is too long; expected at most {MAX_NAME} bytes, and {MAX_PART} "
+            "between slashes; give it a shorter name"
+        )
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1][1:]
+
+
+def _system_lib(symbol_prefix: str = "") -> Module:
+    """The functions that are linked into this process."""
+    from ..runtime.system_library import system_lib
+
+    return system_lib(symbol_prefix)
 
 
 def _import_module(parent: Module, child: Module) -> None:

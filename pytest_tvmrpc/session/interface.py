@@ -42,8 +42,11 @@ class Session(Protocol):
     def resolve(self, value: Any) -> Any:
         """What stands here for a handle, a device or a tensor record among a call's arguments."""
 
-    def construct(self, constructor: Sequence[Any]) -> None:
-        """Becomes the session that this constructor (name, arguments) makes."""
+    def construct(self, constructor: Sequence[Any]) -> Session:
+        """The session that this constructor (name, arguments) makes; may be this one."""
+
+    def close(self) -> None:
+        """Nobody will ask for anything any more."""
 
     def get_function(self, name: str) -> int:
         """Handle of a global function; 0 if there is none."""
@@ -54,8 +57,11 @@ class Session(Protocol):
     def open_sink(self, handle: int, arguments: List[Any], nbytes: int) -> Optional[Sink]:
         """Where the last argument of a call goes, if the function takes it in parts."""
 
+    def content(self, record: TensorRecord, nbytes: int) -> memoryview:
+        """The bytes that a copy reads: `nbytes` from the record's byte offset."""
+
     def memory(self, record: TensorRecord, nbytes: int) -> memoryview:
-        """The bytes a copy reads or writes: `nbytes` from the record's byte offset."""
+        """Where the bytes go that a copy writes: `nbytes` from the record's byte offset."""
 
     def written(self, record: TensorRecord, content: memoryview) -> None:
         """What `memory` gave has been filled; a device with memory of its own takes it now."""
@@ -72,8 +78,8 @@ class Session(Protocol):
     def alloc(self, device: Device, nbytes: int, alignment: int, dtype: DataType) -> int:
         """Handle of new memory of so many bytes."""
 
-    def alloc_tensor(self, record: TensorRecord, scope: Optional[str]) -> int:
-        """Handle of new memory for a tensor of this form."""
+    def alloc_tensor(self, record: TensorRecord, scope: Optional[str], chosen: int = 0) -> int:
+        """Handle of new memory for a tensor of this form: the one that was chosen, if one was."""
 
     def free_data(self, device: Device, handle: int) -> None:
         """Releases memory."""

@@ -1,4 +1,4 @@
-"""What can wait for the next request: frees and small copies. Decides where they go; sends nothing.
+"""What can wait, requests and answers: frees, small copies, calls in a pipeline. Sends nothing.
 
 A server of TVM sends each answer by itself, and holds the second back until we have acknowledged
 the first: a round trip. So what may stand behind a request does. Our own server sends the answers
@@ -8,7 +8,7 @@ together. The order of what waits is never changed: a copy to memory comes befor
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, List, NamedTuple, Tuple
+from typing import Any, Deque, List, NamedTuple, Optional, Tuple
 
 MOST = 64
 """Requests that wait, or answers that are owed: 64 of 20 bytes fit any socket's buffer."""
@@ -22,6 +22,33 @@ class Owed(NamedTuple):
 
 FREEING = Owed(False)
 COPYING = Owed(True)
+ALLOCATING = Owed(True)
+
+
+class Pending:
+    """A call whose answer somebody will want, but not yet.
+
+    Attributes:
+        name: what is called, for messages.
+        is_done: whether the answer has been taken.
+        value: the result, handles as they are.
+        error: what was raised instead.
+        is_abandoned: whether nobody will ask for it any more.
+    """
+
+    __slots__ = ("error", "is_abandoned", "is_done", "name", "value")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_done = False
+        self.is_abandoned = False
+        self.value: Any = None
+        self.error: Optional[Exception] = None
+
+    def fail(self, error: Exception) -> None:
+        """There will be no result."""
+        self.error = error
+        self.is_done = True
 
 
 class Later:
@@ -40,6 +67,11 @@ class Later:
     def add(self, packet: bytes, owed: Owed) -> None:
         """One more; never blocks."""
         self.queue.append((packet, owed))
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether something waits that has to be done, even if nothing is asked for any more."""
+        return any(owed is COPYING for _, owed in list(self.queue))
 
     def clear(self) -> None:
         """Nothing waits any more."""

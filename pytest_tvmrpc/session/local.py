@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..dlpack import DataType, Device, DeviceType, OpaquePointer, TensorRecord
 from ..errors import DeviceError, LocalProtocolError
 from ..protocol.values import (
     ByteSource,
@@ -22,7 +22,7 @@ from ..runtime.tensor import Tensor
 
 if TYPE_CHECKING:
     from .environment import Environment
-    from .interface import Sink
+    from .interface import Session, Sink
 
 _PLAIN = frozenset(
     (type(None), bool, int, float, str, bytes, bytearray, DataType, Device, ByteSource)
@@ -45,17 +45,27 @@ class LocalSession:
         self.handles = HandleTable()
         self._callables: Dict[int, Callable[..., Any]] = {}
         self._streams: Dict[Device, int] = {}
+        self._kinds: Dict[int, int] = {}  # of the device whose memory a handle is, by the handle
+        self._returned: Dict[int, List[int]] = {}  # handles of returned tensors, by their memory's
         self.known: Dict[bytes, Any] = {}
         self._places: Dict[Device, RuntimeDevice] = {}
 
-    def construct(self, constructor: Sequence[Any]) -> None:
-        """A session constructor other than this session itself."""
-        name = constructor[0]
-        if name == "rpc.LocalSession" and len(constructor) == 1:
-            return
+    def construct(self, constructor: Sequence[Any]) -> Session:
+        """This session, or one on another server that this one reaches."""
+        name, *arguments = constructor
+        if name == "rpc.LocalSession" and not arguments:
+            return self
+        if name == "rpc.Connect":
+            from .remote import connect_onward
+
+            return connect_onward(arguments)
         raise ValueError(
-            f"Cannot find session constructor {name}; this server knows rpc.LocalSession"
+            f"Cannot find session constructor {name}; this server knows rpc.LocalSession and "
+            "rpc.Connect(host, port, key, enable_logging)"
         )
+
+    def close(self) -> None:
+        """What the session holds goes with its process and its directory."""
 
     # Functions
 
@@ -116,10 +126,14 @@ class LocalSession:
             return bytes(result)
         if isinstance(result, OpaquePointer):
             return result
-        for kind in (int, float, str, bytes):
+        if isinstance(result, str):
+            return str.__str__(result)  # of an enum's member, str() would be its name
+        for kind in (int, float, bytes):
             if isinstance(result, kind):  # a subclass, such as an enum's member
                 convert: Callable[[Any], Any] = kind
                 return convert(result)
+        if hasattr(result, "dtype") and getattr(result, "shape", None) == ():  # one of NumPy's
+            return result.item()
         if isinstance(result, (tuple, list, dict, set)):
             raise LocalProtocolError(
                 f"a function returned a {type(result).__name__}; it can return one value only: "
@@ -133,8 +147,9 @@ class LocalSession:
     def _tensor_result(self, tensor: Tensor) -> TensorResult:
         """A returned tensor has two handles: of its memory and of itself; the client frees one."""
         described = tensor.record
-        data = self.handles.put(tensor.memory)
+        data = self._put_memory(tensor.memory, described.device)
         handle = self.handles.put(_Returned(tensor, data))
+        self._returned.setdefault(data, []).append(handle)
         record = TensorRecord(
             data, described.device, described.shape, described.dtype, described.byte_offset
         )
@@ -146,56 +161,119 @@ class LocalSession:
 
     def free(self, handle: int) -> None:
         """Releases what the handle stands for; a returned tensor's memory goes with it."""
+        if handle in self._returned:  # TVM 0.21 to 0.23 frees a tensor by its memory's handle
+            handle = self._returned[handle][-1]
         try:
             held = self.handles.get(handle)
         except HandleError:
-            return  # TVM 0.21 to 0.23 frees a tensor by a number that is not its own
+            return
         self._callables.pop(handle, None)
         self.handles.free(handle)
         if isinstance(held, _Returned):
-            self.known.clear()
-            self.handles.free(held.data)
+            others = self._returned[held.data]
+            others.remove(handle)
+            if not others:
+                del self._returned[held.data]
+            self._free_memory(held.data)
 
     # Memory
 
+    def _put_memory(self, memory: Memory, device: Device, chosen: int = 0) -> int:
+        if chosen:
+            self.handles.put_as(chosen, memory)
+        handle = chosen or self.handles.put(memory)
+        self._kinds[handle] = device.device_type
+        return handle
+
+    def _free_memory(self, handle: int) -> None:
+        self.known.clear()
+        self.handles.free(handle)
+        if handle not in self.handles:
+            self._kinds.pop(handle, None)
+
     def _memory(self, record: TensorRecord) -> Memory:
+        """The memory that a record names: a live one, of the device that the record names."""
         memory = self.handles.get(record.data)
+        kind = self._kinds.get(record.data)
         if isinstance(memory, _Returned):
+            kind = memory.tensor.device.device_type
             memory = memory.tensor.memory
-        if not hasattr(memory, "nbytes"):
+        if kind is None:
             raise DeviceError(
                 f"handle {record.data} is of a {type(memory).__name__}, not of memory"
             )
+        if kind != record.device.device_type:
+            raise DeviceError(
+                f"handle {record.data} is of memory of {RuntimeDevice(kind)!r}, "
+                f"not of {RuntimeDevice(*record.device)!r}"
+            )
         return memory  # type: ignore[no-any-return]
 
-    def memory(self, record: TensorRecord, nbytes: int) -> memoryview:
-        """The bytes of a copy, in the memory itself where the machine's CPU can reach it."""
-        memory = self._memory(record)
-        _check_bounds(memory, record.byte_offset, nbytes)
-        view: Optional[memoryview] = getattr(memory, "view", None)
+    def content(self, record: TensorRecord, nbytes: int) -> memoryview:
+        """The bytes that a copy reads; the memory itself where this machine's CPU can reach it."""
+        memory, view = self._checked(record, nbytes)
         if view is None:
-            raise DeviceError(f"copies of {RuntimeDevice(*record.device)} are not supported here")
-        return view[record.byte_offset : record.byte_offset + nbytes]
+            view = memoryview(bytearray(nbytes))
+            if nbytes:
+                part = self._part(memory, record, nbytes)
+                part.device.api.copy_to_host(part, view)
+        return view
+
+    def memory(self, record: TensorRecord, nbytes: int) -> memoryview:
+        """Where the bytes of a copy go: the memory itself where this machine's CPU can reach it."""
+        view = self._checked(record, nbytes)[1]
+        return memoryview(bytearray(nbytes)) if view is None else view
 
     def written(self, record: TensorRecord, content: memoryview) -> None:
-        """Nothing is left to do: the bytes were received into the memory itself."""
+        """Gives the bytes to a device that has a memory of its own."""
+        if record.device.device_type != DeviceType.CPU and len(content):
+            memory, view = self._checked(record, len(content))
+            if view is None:
+                part = self._part(memory, record, len(content))
+                part.device.api.copy_from_host(content, part)
+
+    def _checked(self, record: TensorRecord, nbytes: int) -> Tuple[Memory, Optional[memoryview]]:
+        """The memory of a copy, and the copy's part of it if this machine's CPU can reach it."""
+        memory = self._memory(record)
+        start, end = record.byte_offset, record.byte_offset + nbytes
+        _check_bounds(memory, start, nbytes)
+        view: Optional[memoryview] = getattr(memory, "view", None)
+        if view is not None:
+            return memory, view[start:end]
+        if record.device.device_type != DeviceType.CPU:
+            return memory, None
+        from ..runtime.device.cpu import host_view  # of a library, which gave an address only
+
+        return memory, host_view(self._part(memory, record, nbytes))
+
+    def _part(self, memory: Memory, record: TensorRecord, nbytes: int) -> Tensor:
+        """The bytes of a copy as a tensor."""
+        place = self._place(record.device)
+        return Tensor(memory, (nbytes,), _BYTE, place, record.byte_offset)
 
     def alloc(self, device: Device, nbytes: int, alignment: int, dtype: DataType) -> int:
         """Memory of so many bytes."""
-        return self._alloc(device, (nbytes,), DataType.of(1, 8), None)
+        return self._alloc(device, (nbytes,), _BYTE, None)
 
-    def alloc_tensor(self, record: TensorRecord, scope: Optional[str]) -> int:
+    def alloc_tensor(self, record: TensorRecord, scope: Optional[str], chosen: int = 0) -> int:
         """Memory for a tensor of this form."""
-        return self._alloc(record.device, record.shape, record.dtype, scope)
+        return self._alloc(record.device, record.shape, record.dtype, scope, chosen)
 
-    def _alloc(self, device: Any, shape: Any, dtype: DataType, scope: Optional[str]) -> int:
+    def _alloc(
+        self, device: Any, shape: Any, dtype: DataType, scope: Optional[str], chosen: int = 0
+    ) -> int:
         place = self._place(device)
-        return self.handles.put(place.api.alloc(place, shape, dtype, scope))
+        if dtype.bits % 8:
+            # TVM up to 0.20 takes whole bytes for each element, and its clients read them all.
+            shape, dtype = (*shape, dtype.itemsize), _BYTE
+        return self._put_memory(place.api.alloc(place, shape, dtype, scope), place, chosen)
 
     def free_data(self, device: Device, handle: int) -> None:
         """Releases memory, whose tensors may live on in the hands of functions."""
-        self.known.clear()
-        self.handles.free(handle)
+        if handle in self.handles and handle not in self._kinds:
+            held = self.handles.get(handle)
+            raise DeviceError(f"handle {handle} is of a {type(held).__name__}, not of memory")
+        self._free_memory(handle)
 
     def copy_among(self, source: TensorRecord, target: TensorRecord, stream: int) -> None:
         """Copies from tensor to tensor."""
@@ -204,8 +282,16 @@ class LocalSession:
                 f"a copy of {source.nbytes} bytes to a tensor of {target.nbytes}; "
                 "they have to be of one size"
             )
-        wanted = self._tensor(target)
-        wanted.device.api.copy(self._tensor(source), wanted)
+        made, wanted = self._tensor(source), self._tensor(target)
+        kinds = {made.device.device_type, wanted.device.device_type} - {int(DeviceType.CPU)}
+        if len(kinds) > 1:
+            raise DeviceError(
+                f"there is no copy from {made.device!r} to {wanted.device!r}; "
+                "copy by way of a tensor on the CPU"
+            )
+        driver = wanted if made.device.device_type == DeviceType.CPU else made
+        if source.nbytes:
+            driver.device.api.copy(made, wanted)
 
     # Devices
 
@@ -213,7 +299,7 @@ class LocalSession:
         place = self._places.get(device)
         if place is None:
             place = self._places[device] = RuntimeDevice(*device)
-            if len(self._places) > 64:  # a client may ask for any number of devices
+            if len(self._places) > _MOST_DEVICES:
                 self._places.clear()
         return place
 
@@ -251,12 +337,19 @@ class LocalSession:
         """Makes a stream the current one of its device."""
         place = self._place(device)
         place.api.set_stream(place, int(stream))
+        if len(self._streams) > _MOST_DEVICES:
+            self._streams.clear()
         self._streams[device] = int(stream)
 
     def get_stream(self, device: Device) -> int:
         """The stream that was set last; 0 is the device's own."""
         return self._streams.get(device, 0)
 
+
+_BYTE = DataType("uint8")
+
+_MOST_DEVICES = 64
+"""Devices that are remembered; a client may name any number of them."""
 
 _KINDS: Dict[type, type] = {FunctionHandle: PackedFunc, ModuleHandle: Module}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any, Callable, Dict, Sequence
 
 
@@ -24,7 +25,7 @@ def _add_to_lhs(x: int) -> Callable[[int], int]:
 
 def _return_tensor(name: str) -> Callable[..., Any]:
     """Functions around one tensor of ten zeros, for what a test wants to see of it."""
-    from ..runtime.device.api import cpu
+    from ..runtime.device.names import cpu
     from ..runtime.tensor import empty
 
     made = empty((10,), "float32", cpu(0))
@@ -61,5 +62,7 @@ FUNCTIONS: Dict[str, Callable[..., Any]] = {
     "rpc.test.add_to_lhs": _add_to_lhs,
     "rpc.test.remote_return_nd": _return_tensor,
     "rpc.test.remote_tensor_func": _check_ones,
+    "rpc.test.remote_array_func": _check_ones,  # its name up to TVM 0.20
     "testing.echo": lambda *values: values[0],
+    "testing.sleep": lambda seconds, *_: time.sleep(seconds),
 }

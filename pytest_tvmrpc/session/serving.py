@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 from ..dlpack import Device, OpaquePointer, TensorRecord
-from ..errors import RemoteProtocolError
+from ..errors import RemoteError, RemoteProtocolError
 from ..protocol import packets
 from ..protocol.codes import PROTOCOL_VERSION, RPCCode
-from ..protocol.dialect import FFI, Dialect, of_client
+from ..protocol.dialect import FFI, LEGACY, Dialect, of_client
 from ..protocol.framing import PacketReader
 from ..protocol.state import State, after, code_name
 from ..protocol.values import ByteSource
@@ -26,12 +27,23 @@ if TYPE_CHECKING:
 
 _U64 = struct.Struct("<Q")
 
+clock = time.perf_counter
+
 Buffer = Union[bytes, bytearray, memoryview]
 Buffers = List[Buffer]
 Answer = Union[bytes, List[Any]]
 """One bytes object; or buffers, the last of which may be a file."""
 
+_SHORT = 1024
+"""Bytes that a socket takes all at once: whoever is killed has sent them, or none of them."""
+
 _MOST_TOGETHER = 64
+
+_HELD_S = 1e-4
+"""How long an answer may wait for others, and what a quick function takes at most."""
+
+_MOST_QUICK = 1024
+
 _BLOCK = 1 << 20
 """Bytes of one receive and one write of an upload (64 MiB: 1.2 GB/s; with 256 KiB 1.05)."""
 
@@ -47,15 +59,18 @@ class StreamBrokenError(Exception):
 
 
 class Progress:
-    """Where a session stands, as its supervisor sees it; a byte of memory they share.
+    """Where a session stands, as its supervisor sees it; two bytes of memory they share.
 
     The supervisor may say something to the client only when the session's process, which is dead
-    by then, was not in the middle of an answer.
+    by then, was not in the middle of an answer. The second byte is 1 for a client of the legacy
+    dialect.
     """
 
     IDLE = 0
     CALLING = 1
     ANSWERING = 2
+
+    NBYTES = 2
 
 
 class Server:
@@ -64,34 +79,45 @@ class Server:
     Args:
         channel: to a client whose handshake is done.
         session: what does the work.
-        progress: one byte, written before and after each answer.
+        progress: two bytes, the first of which is written before and after each answer.
+        on_ready: called once, when the client has opened the session.
     """
 
     def __init__(
-        self, channel: SocketChannel, session: Session, progress: Optional[memoryview] = None
+        self,
+        channel: SocketChannel,
+        session: Session,
+        progress: Optional[memoryview] = None,
+        on_ready: Optional[Callable[[], object]] = None,
     ) -> None:
         self._channel = channel
-        self._session = session
-        self._progress = progress if progress is not None else memoryview(bytearray(1))
+        self._on_ready = on_ready
+        self._progress = memoryview(bytearray(Progress.NBYTES)) if progress is None else progress
         self._reader = PacketReader()
         self._buffer = self._reader.buffer
         self._send_once = channel.send_once
-        self._call, self._known, self._resolve = session.call, session.known, session.resolve
         self._use(FFI)
         self._is_dialect_known = False
         self._state = State.OPENED
-        self._handlers: Dict[int, Callable[[int, int], Answer]] = {
+        self._quick: Set[int] = set()
+        self._settled: Dict[int, Callable[[int, int], Answer]] = {}
+        """The handlers, once the session is open and the dialect known: no checks are needed."""
+        self._serve_from(session)
+
+    def _serve_from(self, session: Session) -> None:
+        """Has this session do what comes."""
+        self._session = session
+        self._call, self._known, self._resolve = session.call, session.known, session.resolve
+        self._methods: Dict[int, Callable[[int, int], Answer]] = {
             RPCCode.INIT_SERVER: self._init_server,
             RPCCode.CALL_FUNC: self._call_func,
             RPCCode.COPY_FROM_REMOTE: self._copy_from_remote,
             RPCCode.COPY_TO_REMOTE: self._copy_to_remote,
             **{
                 code: functools.partial(self._syscall, code, function)
-                for code, function in _syscalls(session).items()
+                for code, function in syscalls_of(session).items()
             },
         }
-        self._settled: Dict[int, Callable[[int, int], Answer]] = {}
-        """The same, once the session is open and the dialect known: no more checks are needed."""
 
     def receive_early(self, content: bytes) -> None:
         """Takes bytes that came behind the client's hello, before this end was there."""
@@ -99,16 +125,25 @@ class Server:
         self._reader.received(len(content))
 
     def serve(self) -> None:
-        """Answers until the client says Shutdown or is gone.
+        """Answers until the client says Shutdown or is gone; then the session is closed.
 
         Raises:
             StreamBrokenError: the client's bytes cannot be read any further; if it broke the
                 protocol, it was told.
         """
+        try:
+            self._serve()
+        finally:
+            self._session.close()
+
+    def _serve(self) -> None:
         reader, recv_into = self._reader, self._channel.recv_into
         answers: Buffers = []
+        packet: Optional[Tuple[int, int, int]] = None
+        now = first = clock()
         while True:
             try:
+                packet = None
                 packet = reader.next_packet()
                 if packet is None:
                     if answers:
@@ -116,6 +151,7 @@ class Server:
                         answers = []
                     if not self._receive_more(recv_into):
                         return
+                    now = clock()
                     continue
                 code, start, end = packet
                 if code not in self._settled:
@@ -123,9 +159,22 @@ class Server:
                         return
                     self._learn_dialect(code, start, end)
             except RemoteProtocolError as error:
+                self._choose_for_refusal(packet, error)
                 self._send([*answers, packets.exception(self._dialect, describe(error))])
                 raise StreamBrokenError(str(error)) from None
-            answer = self._answer(self._handlers[code], start, end)
+            handle, is_quick = 0, True
+            if code == 3 and end - start >= 8:  # CALL_FUNC
+                handle = _U64.unpack_from(self._buffer, start)[0]
+                is_quick = handle in self._quick
+            if answers and not (is_quick and now - first <= _HELD_S):
+                self._send(answers)
+                answers = []
+            if not answers:
+                first = now
+            answer = self._answer(self._methods[code], start, end)
+            began, now = now, clock()
+            if handle and is_quick is (now - began > _HELD_S):
+                self._judge(handle, not is_quick)
             if isinstance(answer, bytes):
                 answers.append(answer)
                 if len(answers) < _MOST_TOGETHER:
@@ -134,6 +183,13 @@ class Server:
                 answers += answer
             self._send(answers)
             answers = []
+
+    def _judge(self, handle: int, is_quick: bool) -> None:
+        """Remembers which functions are quick: earlier answers may wait for them, and no others."""
+        if not is_quick:
+            self._quick.discard(handle)
+        elif len(self._quick) < _MOST_QUICK:
+            self._quick.add(handle)
 
     def _receive_more(self, recv_into: Callable[[memoryview], int]) -> bool:
         """Receives until there is more than one whole request, which it answers at once.
@@ -146,20 +202,22 @@ class Server:
         progress[0] = 0
         received = recv_into(room)
         while room is view:
-            handler = settled.get(reader.only_packet(received))
-            if handler is None:
+            method = settled.get(reader.only_packet(received))
+            if method is None:
                 break
             progress[0] = 1
             try:
-                answer = handler(12, received)
+                answer = method(12, received)
             except StreamBrokenError:
                 raise
             except (Exception, SystemExit) as error:
                 answer = packets.exception(self._dialect, describe(error))
-            progress[0] = 0  # before the send, which a short answer survives whole or not at all
             if not isinstance(answer, bytes):
                 self._send(answer)
+            elif len(answer) > _SHORT:
+                self._send([answer])
             else:
+                progress[0] = 0  # before the send, which it survives whole or not at all
                 sent = self._send_once(answer)
                 if sent != len(answer):
                     progress[0] = Progress.ANSWERING
@@ -171,22 +229,29 @@ class Server:
             raise StreamBrokenError("the client closed within a packet")
         return received > 0
 
-    def _answer(self, handler: Callable[[int, int], Answer], start: int, end: int) -> Answer:
+    def _answer(self, method: Callable[[int, int], Answer], start: int, end: int) -> Answer:
         """Has a request done; its answer."""
         self._progress[0] = 1
         try:
-            return handler(start, end)
+            return method(start, end)
         except StreamBrokenError:
             raise
         except (Exception, SystemExit) as error:  # whatever a request raises is its answer
-            if self._reader.missing:
-                self._skip_missing()
-            return packets.exception(self._dialect, describe(error))
+            refusal = packets.exception(self._dialect, describe(error))
+            if self._reader.missing > MAX_COLLECTED:
+                self._send([refusal])
+                raise StreamBrokenError("a refused request is too long to be passed over") from None
+            self._receive_missing(len)
+            return refusal
 
     def _send(self, answers: Sequence[Any]) -> None:
         """Sends answers; the last buffer may be a file."""
-        self._progress[0] = Progress.ANSWERING
         source = answers[-1]
+        if type(source) is bytes and sum(map(len, answers)) <= _SHORT:
+            self._progress[0] = Progress.IDLE  # as in _receive_more
+            self._channel.send(answers)
+            return
+        self._progress[0] = Progress.ANSWERING
         if type(source) is not ByteSource:
             self._channel.send(answers)
         else:
@@ -200,17 +265,25 @@ class Server:
     def _init_server(self, start: int, end: int) -> Answer:
         if self._state is State.READY:
             raise RemoteProtocolError("the session is open already; InitServer comes once")
-        version, values_at = packets.decode_init_server(self._reader.buffer, start, end)
-        constructor = self._dialect.decode_values(self._reader.buffer, values_at, end)
+        buffer: Buffer = self._reader.buffer
+        if self._reader.missing:
+            buffer, end = self._collect(start, end)
+            start = 0
+        version, values_at = packets.decode_init_server(buffer, start, end)
+        constructor = self._dialect.decode_values(buffer, values_at, end)
         if version != PROTOCOL_VERSION:
+            if version < PROTOCOL_VERSION:
+                self._use(LEGACY)  # which clients of TVM 0.7 read, too
             raise RemoteProtocolError(
                 f"the client speaks version {version.decode('ascii', 'replace')!r} of the "
                 f"protocol; this server speaks {PROTOCOL_VERSION.decode()!r}"
             )
         if constructor:
-            self._session.construct(constructor)
+            self._serve_from(self._session.construct(constructor))
         self._state = State.READY
         self._settle()
+        if self._on_ready is not None:
+            self._on_ready()
         return packets.RETURN_NOTHING
 
     def _call_func(self, start: int, end: int) -> Answer:
@@ -228,7 +301,7 @@ class Server:
 
     def _copy_from_remote(self, start: int, end: int) -> Answer:
         record, nbytes, _ = packets.decode_copy(self._reader.buffer, start, end, self._records)
-        return packets.copy_ack(self._session.memory(record, nbytes))
+        return packets.copy_ack(self._session.content(record, nbytes))
 
     def _copy_to_remote(self, start: int, end: int) -> Answer:
         reader = self._reader
@@ -299,12 +372,6 @@ class Server:
         self._receive_missing(body.extend)
         return memoryview(body), len(body)
 
-    def _skip_missing(self) -> None:
-        """Passes over the rest of a request that was refused."""
-        if self._reader.missing > MAX_COLLECTED:
-            raise StreamBrokenError("a refused request goes on for too long to be passed over")
-        self._receive_missing(len)
-
     def _receive_exactly(self, target: memoryview) -> None:
         """Fills the target with the rest of the packet, straight from the kernel."""
         while len(target):
@@ -313,6 +380,8 @@ class Server:
     def _receive_missing(self, take: Callable[[memoryview], object]) -> None:
         """Receives the rest of the packet in parts; an error of `take` leaves the count right."""
         reader = self._reader
+        if not reader.missing:
+            return
         block = memoryview(bytearray(min(reader.missing, _BLOCK)))
         while reader.missing:
             part = block[: min(reader.missing, len(block))]
@@ -329,13 +398,27 @@ class Server:
         return received
 
     def _learn_dialect(self, code: int, start: int, end: int) -> None:
-        if self._is_dialect_known or self._reader.missing:
+        if self._is_dialect_known:
             return
-        dialect = of_client(code, memoryview(self._reader.buffer)[start:end])
+        body = memoryview(self._reader.buffer)[start:end]
+        dialect = of_client(code, body, self._reader.missing)
         if dialect is not None:
             self._use(dialect)
+            self._progress[1] = dialect is not FFI
             self._is_dialect_known = True
             self._settle()
+
+    def _choose_for_refusal(
+        self, packet: Optional[Tuple[int, int, int]], error: RemoteProtocolError
+    ) -> None:
+        """Finds the dialect in which a client shall be told that it is not understood."""
+        if error.dialect is None and packet is not None:
+            try:
+                self._learn_dialect(*packet)
+            except RemoteProtocolError as unreadable:
+                error = unreadable
+        if error.dialect is not None:
+            self._use(error.dialect)
 
     def _use(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -348,20 +431,22 @@ class Server:
     def _settle(self) -> None:
         if self._state is State.READY and self._is_dialect_known:
             self._settled = {
-                code: handler
-                for code, handler in self._handlers.items()
+                code: method
+                for code, method in self._methods.items()
                 if code != RPCCode.INIT_SERVER
             }
 
 
-def _syscalls(session: Session) -> Dict[int, Callable[..., Any]]:
+def syscalls_of(session: Session) -> Dict[int, Callable[..., Any]]:
     """What does each request whose body is a packed sequence; surplus values are ignored."""
 
     def alloc(device: Device, nbytes: int, alignment: int, dtype: Any, *_: Any) -> Any:
         return OpaquePointer(session.alloc(device, nbytes, alignment, dtype))
 
-    def alloc_tensor(record: TensorRecord, scope: Optional[str] = None, *_: Any) -> Any:
-        return OpaquePointer(session.alloc_tensor(record, scope))
+    def alloc_tensor(
+        record: TensorRecord, scope: Optional[str] = None, chosen: Any = 0, *_: Any
+    ) -> Any:
+        return OpaquePointer(session.alloc_tensor(record, scope, chosen or 0))
 
     def sync(device: Device, stream: Any = 0, *_: Any) -> None:
         session.sync(device, int(stream or 0))
@@ -406,8 +491,13 @@ def _fits(function: Callable[..., Any], values: List[Any]) -> bool:
 
 def describe(error: BaseException) -> str:
     """What a client is told of an error: its type and message, as much of it as is sensible."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception as problem:  # the type of the error is a user's, too
+        text = f"its text cannot be made: {type(problem).__name__}"
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]}... ({len(text) - MAX_TEXT} characters more)"
-    name = type(error).__name__
+    if type(error) is RemoteError:  # of a session behind this one, in its own words
+        return text
+    name = getattr(error, "remote_type", None) or type(error).__name__
     return f"{name}: {text}" if text else name

@@ -43,7 +43,7 @@ class Conversation:
         self.session = LocalSession(self.environment)
         self.socket, self._served = socket.socketpair()
         self.socket.settimeout(limit_s)
-        self.progress = memoryview(bytearray(1))
+        self.progress = memoryview(bytearray(2))
         self.ended_by: Optional[BaseException] = None
         self._limit_s = limit_s
         self._endpoint: Optional[Endpoint] = None

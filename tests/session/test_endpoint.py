@@ -17,7 +17,6 @@ from pytest_tvmrpc.errors import (
     ConnectionLostError,
     DeadlineError,
     LocalProtocolError,
-    ProtocolError,
     RemoteError,
     RemoteProtocolError,
     RPCError,
@@ -25,6 +24,7 @@ from pytest_tvmrpc.errors import (
 )
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI
+from pytest_tvmrpc.protocol.values import FunctionHandle
 from pytest_tvmrpc.session.channel import SocketChannel
 from pytest_tvmrpc.session.endpoint import Endpoint
 from pytest_tvmrpc.session.later import MOST
@@ -325,7 +325,7 @@ def test_close_ends_the_session(conversation: Any) -> None:
         endpoint.call(1, [], "anything")
     with pytest.raises(ConnectionLostError, match="is over: it was closed"):
         endpoint.copy_to_remote(TensorRecord(1, CPU, (1,), BYTES), memoryview(b"a"))
-    endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(1))
+    endpoint.release(1, FunctionHandle)
 
 
 def test_an_interrupted_call(conversation: Any) -> None:
@@ -429,8 +429,8 @@ def test_answers_in_any_segmentation(liar: Any, cut: str) -> None:
         return
     answering.sendall(RETURN_ONE * (3 if cut == "with trailing bytes" else 1))
     if cut == "with trailing bytes":
-        endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(1))
-        endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(1))
+        endpoint.release(1, FunctionHandle)
+        endpoint.release(1, FunctionHandle)
     assert endpoint.call(1, [], "call") == 1
 
 
@@ -473,7 +473,7 @@ def test_answers_against_the_rules(liar: Any, answer: bytes, posted: bool) -> No
     """A server that breaks the protocol is told apart from a lost one; the session is over."""
     endpoint, answering = liar
     if posted:
-        endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(1))
+        endpoint.release(1, FunctionHandle)
         answering.sendall(OPENED)
     answering.sendall(answer + bytes(64))
     with pytest.raises(RPCError):
@@ -511,15 +511,50 @@ def test_two_values_for_one(liar: Any) -> None:
     assert endpoint.closed_because is not None
 
 
-def test_a_server_of_the_other_dialect(deadline_s: float) -> None:
-    """The message says which TVM it is and which are spoken here; the connection is closed."""
+@pytest.mark.parametrize("value", ["text", b"bytes", 1.5, float("nan")])
+def test_something_else_for_a_number(liar: Any, value: Any) -> None:
+    """A handle is a number; what else is answered breaks the protocol. Attributes may be texts."""
+    endpoint, answering = liar
+    body = b"".join(FFI.encode_values((value,)))
+    for _ in range(2):
+        answering.sendall(struct.pack("<Qi", 4 + len(body), 4) + body)
+    if not isinstance(value, float):
+        assert endpoint.syscall(RPCCode.DEV_GET_ATTR, CPU, 5) == value
+    with pytest.raises(RemoteProtocolError, match="a number is expected"):
+        endpoint.syscall(RPCCode.GET_GLOBAL_FUNC, "f")
+    assert endpoint.closed_because is not None
+
+
+@pytest.mark.parametrize(
+    ("reply", "dialect"),
+    [
+        ("0c00000000000000 04000000 01000000 04000000", "legacy"),
+        ("0c00000000000000 04000000 01000000 00000000", "ffi"),
+        ("0800000000000000 04000000 00000000", "ffi"),
+    ],
+)
+def test_the_servers_dialect_is_learned(deadline_s: float, reply: str, dialect: str) -> None:
+    """From its answer to InitServer; it is spoken from then on."""
     asking, answering = socket.socketpair()
-    with asking, answering:
-        answering.sendall(bytes.fromhex("0c00000000000000 04000000 01000000 04000000"))
+    with answering:
+        answering.sendall(bytes.fromhex(reply))
         endpoint = Endpoint(SocketChannel(asking, "the server", deadline_s, "call_timeout"))
-        with pytest.raises(ProtocolError, match=r"TVM 0\.8 to 0\.20.*use a server of TVM 0\.21"):
+        endpoint.init_server()
+        assert endpoint.dialect.name == dialect
+        endpoint.close()
+
+
+@pytest.mark.parametrize("code", ["08", "0b"], ids=["ffi", "legacy"])
+def test_a_refusal_is_read_in_the_servers_dialect(deadline_s: float, code: str) -> None:
+    """A server that answers InitServer with an error says it in a dialect nobody knows yet."""
+    asking, answering = socket.socketpair()
+    with answering:
+        said = f"1800000000000000 05000000 01000000 {code}000000 0400000000000000 626f6f6d"
+        answering.sendall(bytes.fromhex(said))
+        endpoint = Endpoint(SocketChannel(asking, "the server", deadline_s, "call_timeout"))
+        with pytest.raises(RemoteError, match=r"^boom$"):
             endpoint.init_server()
-        assert endpoint.closed_because is not None
+        endpoint.close()
 
 
 TEXT = b"".join(FFI.encode_values(["RPCSessionTimeoutError: Your 2.0s session has expired"]))
@@ -535,7 +570,7 @@ def test_an_expired_session(liar: Any, before: str) -> None:
     if before == "an answer":
         assert endpoint.call(1, [], "a call") == 1
     if before == "a free":
-        endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(1))
+        endpoint.release(1, FunctionHandle)
     if before == "a posted copy":
         endpoint.copy_to_remote(TensorRecord(1, CPU, (1,), BYTES), memoryview(b"a"))
     use = endpoint.get_functions if before == "look-ups" else endpoint.syscall

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Dict
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord
+from pytest_tvmrpc import runtime
+from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord, tensor_nbytes
 from pytest_tvmrpc.errors import DeviceError, LocalProtocolError
 from pytest_tvmrpc.protocol.values import FunctionHandle, ObjectHandle, TensorResult
 from pytest_tvmrpc.runtime import registry
+from pytest_tvmrpc.runtime.device import api
+from pytest_tvmrpc.runtime.device.cpu import CPUDevice, allocate
 from pytest_tvmrpc.runtime.function import PackedFunc
 from pytest_tvmrpc.runtime.handles import HandleError
+from pytest_tvmrpc.runtime.tensor import Tensor
 from pytest_tvmrpc.session.environment import Environment
 from pytest_tvmrpc.session.local import LocalSession
 
@@ -114,6 +118,216 @@ def test_a_returned_tensor(session: LocalSession) -> None:
     session.free(result.handle)
     assert len(session.handles) == held + 1  # the function that `run` made
     assert bytes(session.memory(record, 24)) == bytes(range(24))
+
+
+def test_a_returned_tensor_is_freed_by_its_memory(session: LocalSession) -> None:
+    """Clients of TVM 0.21 to 0.23 free it so; each time one of those that have this memory."""
+    held = len(session.handles)
+    made = runtime.empty((6,))
+    first, second = (run(session, lambda: made) for _ in range(2))
+    assert isinstance(first, TensorResult)
+    assert isinstance(second, TensorResult)
+    assert first.record.data == second.record.data
+    session.free(first.record.data)
+    assert len(session.memory(first.record, 24)) == 24
+    session.free(first.record.data)
+    assert len(session.handles) == held + 2  # the functions that `run` made
+    with pytest.raises(HandleError, match="was freed"):
+        session.memory(first.record, 24)
+    session.free(first.record.data)
+    session.free(first.handle)
+
+
+def test_memory_may_be_freed_before_a_returned_tensor(session: LocalSession) -> None:
+    """Both are released, whichever comes first."""
+    record = floats(session, 6)
+    held = len(session.handles)
+    result = run(session, lambda tensor: tensor, record)
+    assert isinstance(result, TensorResult)
+    session.free_data(CPU, record.data)
+    assert len(session.memory(result.record, 24)) == 24
+    session.free(result.handle)
+    assert len(session.handles) == held  # without the memory, but with the function of `run`
+    with pytest.raises(HandleError, match="was freed"):
+        session.memory(record, 24)
+
+
+def use_as_memory(session: LocalSession, record: TensorRecord) -> Dict[str, Any]:
+    """Everything that a client can do with memory, by name."""
+    good = floats(session, 6)
+    return {
+        "read or write": lambda: session.memory(record, 4),
+        "pass": lambda: session.resolve(record),
+        "copy from": lambda: session.copy_among(record, good, 0),
+        "copy to": lambda: session.copy_among(good, record, 0),
+    }
+
+
+ACTS = ["read or write", "pass", "copy from", "copy to"]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_handles_that_are_no_memory(session: LocalSession, act: str) -> None:
+    """Of a function, an object, an array, another session; freed, or never given out."""
+    freed = floats(session, 6)
+    session.free_data(CPU, freed.data)
+    wrong = {
+        session.handles.put(PackedFunc(len)): "not of memory",
+        session.handles.put(object()): "not of memory",
+        session.handles.put(bytearray(24)): "not of memory",
+        session.handles.put(runtime.empty((6,))): "not of memory",
+        freed.data: "was freed",
+        0: "never given out",
+        1 << 63: "never given out",
+    }
+    for handle, reason in wrong.items():
+        record = TensorRecord(handle, CPU, (6,), FLOAT)
+        with pytest.raises((DeviceError, HandleError), match=reason):
+            use_as_memory(session, record)[act]()
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_memory_of_another_kind_of_device(session: LocalSession, act: str) -> None:
+    """A device reads no memory but its own, whatever a client says of it."""
+    record = TensorRecord(floats(session, 6).data, Device(12, 0), (6,), FLOAT)
+    with pytest.raises(DeviceError, match=r"memory of cpu\(0\), not of ext_dev\(0\)"):
+        use_as_memory(session, record)[act]()
+
+
+@pytest.mark.parametrize("act", ["pass", "copy from", "copy to"])
+@pytest.mark.parametrize(
+    ("offset", "shape"), [(4, (6,)), (24, (1,)), (1 << 63, (6,)), ((1 << 64) - 4, (6,))]
+)
+def test_copies_and_arguments_out_of_bounds(
+    session: LocalSession, offset: int, shape: Any, act: str
+) -> None:
+    """Offset and size are added without overflow; nothing is written."""
+    outside = TensorRecord(floats(session, 6).data, CPU, shape, FLOAT, offset)
+    same_size = floats(session, *shape)
+    acts = {
+        "pass": lambda: session.resolve(outside),
+        "copy from": lambda: session.copy_among(outside, same_size, 0),
+        "copy to": lambda: session.copy_among(same_size, outside, 0),
+    }
+    with pytest.raises(ValueError, match="has to lie within its memory"):
+        acts[act]()
+
+
+@pytest.mark.parametrize(
+    ("offset", "nbytes"), [(0, 25), (24, 1), (1, 24), (8, 1 << 63), (1 << 63, 1 << 63), (25, 0)]
+)
+def test_reads_and_writes_out_of_bounds(session: LocalSession, offset: int, nbytes: int) -> None:
+    """A copy's own size counts, whatever the shape of its tensor."""
+    record = TensorRecord(floats(session, 6).data, CPU, (1,), FLOAT, offset)
+    with pytest.raises(ValueError, match="has to lie within its memory"):
+        session.memory(record, nbytes)
+
+
+def test_only_memory_is_freed_as_memory(session: LocalSession) -> None:
+    """A function's handle is no memory's; one that is not known is no error."""
+    function = session.handles.put(PackedFunc(len))
+    with pytest.raises(DeviceError, match="a PackedFunc, not of memory"):
+        session.free_data(CPU, function)
+    assert session.handles.get(function)
+    session.free_data(CPU, 12345)
+
+
+def test_copies_among_tensors(session: LocalSession) -> None:
+    """From view to view, of one size; nothing happens to empty ones."""
+    source, target = floats(session, 6), floats(session, 6)
+    session.memory(source, 24)[:] = bytes(range(24))
+    session.copy_among(
+        TensorRecord(source.data, CPU, (2,), FLOAT, 8),
+        TensorRecord(target.data, CPU, (2,), FLOAT, 12),
+        0,
+    )
+    assert bytes(session.memory(target, 24)) == bytes(12) + bytes(range(8, 16)) + bytes(4)
+    with pytest.raises(ValueError, match="24 bytes to a tensor of 4;"):
+        session.copy_among(source, floats(session, 1), 0)
+    session.copy_among(floats(session, 0), floats(session, 3, 0), 0)
+
+
+class Apart(CPUDevice):
+    """A device whose memory the CPU cannot reach."""
+
+    class Memory:
+        def __init__(self, nbytes: int) -> None:
+            self.data = id(self)
+            self.nbytes = nbytes
+            self.content = bytearray(nbytes)
+
+    def alloc(self, device: Any, shape: Any, dtype: Any, mem_scope: Any) -> Any:
+        return self.Memory(tensor_nbytes(shape, dtype))
+
+    def copy_from_host(self, source: memoryview, target: Any) -> None:
+        start = target.byte_offset
+        target.memory.content[start : start + target.nbytes] = source
+
+    def copy_to_host(self, source: Any, target: memoryview) -> None:
+        start = source.byte_offset
+        target[:] = source.memory.content[start : start + source.nbytes]
+
+
+def test_a_device_with_memory_of_its_own(
+    session: LocalSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies go by way of the CPU's memory, to and from the right place."""
+    monkeypatch.setitem(api._apis, 12, Apart())
+    device = Device(12, 0)
+    record = TensorRecord(0, device, (6,), FLOAT)
+    record = TensorRecord(session.alloc_tensor(record, None), device, (6,), FLOAT, 4)
+    target = session.memory(record, 8)
+    target[:] = b"12345678"
+    session.written(record, target)
+    assert bytes(session.content(record, 8)) == b"12345678"
+    record = TensorRecord(record.data, device, (6,), FLOAT)
+    assert bytes(session.content(record, 14)) == bytes(4) + b"12345678" + bytes(2)
+    session.written(record, session.memory(record, 0))
+    assert bytes(session.content(record, 0)) == b""
+    for copy in (session.memory, session.content):
+        with pytest.raises(ValueError, match="has to lie within its memory"):
+            copy(record, 25)
+    monkeypatch.setitem(api._apis, 4, Apart())
+    other = TensorRecord(0, Device(4, 0), (6,), FLOAT)
+    other = TensorRecord(session.alloc_tensor(other, None), Device(4, 0), (6,), FLOAT)
+    with pytest.raises(DeviceError, match=r"no copy from ext_dev\(0\) to opencl\(0\)"):
+        session.copy_among(record, other, 0)
+
+
+def test_memory_that_a_library_owns(session: LocalSession) -> None:
+    """A compiled function may return a tensor of which only the address is known."""
+    owner = allocate(24)
+    owner.view[:] = bytes(range(24))
+
+    class Owned:
+        data, nbytes, keeps = owner.data, 24, owner
+
+    result = run(session, lambda: Tensor(Owned(), (6,), FLOAT, runtime.cpu(0)))
+    assert isinstance(result, TensorResult)
+    assert bytes(session.content(result.record, 24)) == bytes(range(24))
+    session.memory(result.record, 4)[:] = b"here"
+    assert bytes(owner.view[:5]) == b"here\x04"
+
+
+@pytest.mark.parametrize(("dtype", "nbytes"), [("int4", 7), ("float6_e2m3fn", 7), ("int4x3", 14)])
+def test_small_elements_have_room_for_old_clients(
+    session: LocalSession, dtype: str, nbytes: int
+) -> None:
+    """TVM up to 0.20 reads whole bytes for each element that is smaller."""
+    record = TensorRecord(0, CPU, (7,), DataType(dtype))
+    record = TensorRecord(session.alloc_tensor(record, None), CPU, (7,), DataType(dtype))
+    assert len(session.memory(record, nbytes)) == nbytes
+    with pytest.raises(ValueError, match="has to lie within its memory"):
+        session.memory(record, nbytes + 1)
+
+
+def test_devices_do_not_fill_memory(session: LocalSession) -> None:
+    """A client that names any number of them is remembered a few."""
+    for number in range(1000):
+        session.set_stream(Device(1, number), 1)
+    assert session.get_stream(Device(1, 999)) == 1
+    assert len(session._streams) < 100
+    assert len(session._places) < 100
 
 
 @pytest.mark.parametrize(("offset", "shape"), [(0, (7,)), (4, (6,)), (1 << 63, (1,)), (24, (1,))])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_tvmrpc.runtime.device.api import cpu
+from pytest_tvmrpc.runtime.device.names import cpu
 from pytest_tvmrpc.runtime.tensor import empty
 from pytest_tvmrpc.session.selftest import FUNCTIONS
 

@@ -318,6 +318,12 @@ def test_description_of_errors() -> None:
     """Type and message; a message of any length is cut."""
     assert describe(ValueError("boom")) == "ValueError: boom"
     assert describe(KeyError()) == "KeyError"
+
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise OSError
+
+    assert describe(SilentError()) == "SilentError: its text cannot be made: OSError"
     assert describe(SessionCrashedError("x")) == "SessionCrashedError: x"
     text = describe(ValueError("x" * (MAX_TEXT + 5)))
     assert text.endswith("... (5 characters more)")

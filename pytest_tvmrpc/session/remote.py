@@ -1,0 +1,185 @@
+"""RemoteSession: has it done by another server. What a hop is on the machine in the middle.
+
+Handles are passed on as they are. Each side speaks its own dialect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..errors import LocalProtocolError
+from ..protocol.codes import RPCCode
+from ..protocol.handshake import parse_client_key
+from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
+from .buffers import unfilled
+from .opening import Wanted, open_session
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .interface import Session, Sink
+
+ONWARD_LIMIT_S = 8.0
+"""How long the connection to the next server may take, and again its answer: a little less than
+a client's own patience, so that it learns which of the two was not there."""
+
+_HANDLES = (FunctionHandle, ModuleHandle, ObjectHandle)
+
+
+def connect_onward(arguments: Sequence[Any]) -> RemoteSession:
+    """The session that ``rpc.Connect(host, port, key, enable_logging, *constructor)`` makes.
+
+    Raises:
+        ValueError: these are not its arguments.
+        RPCError: the server there cannot be reached, or refused.
+    """
+    given = [*arguments, "", False][: max(4, len(arguments))]  # the last two can be left out
+    host, port, key, is_logged, *constructor = given if len(arguments) >= 2 else [None] * 4
+    if not (isinstance(host, str) and type(port) is int and isinstance(key, str)):
+        raise ValueError(
+            f"rpc.Connect with {list(arguments)!r}; expected a host, a port, a key and whether to "
+            "log, and then the constructor of one more session, if any"
+        )
+    words = parse_client_key((key if key.startswith("client:") else f"client:{key}").encode())
+    # Of two servers in a row, the one behind shall be the one that is found missing.
+    limit_s = min(ONWARD_LIMIT_S + constructor.count("rpc.Connect"), 9.5)
+    wanted = Wanted(
+        host,
+        port,
+        words.match_key,
+        words.session_timeout,
+        connect_timeout=limit_s,
+        handshake_timeout=limit_s,
+        is_logged=bool(is_logged),
+    )
+    endpoint = open_session(wanted, constructor)
+    endpoint.channel.limit(None, "")  # the client decides how long it waits
+    return RemoteSession(endpoint)
+
+
+class RemoteSession:
+    """A session at the other end of an endpoint, in the form of one that is here.
+
+    Args:
+        endpoint: owned; closed with the session.
+
+    Attributes:
+        known: see `Session`.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._kinds: Dict[int, Tuple[type, int]] = {}
+        self.known: Dict[bytes, Any] = {}
+
+    def close(self) -> None:
+        """Ends the session there, too."""
+        self._endpoint.close()
+
+    def resolve(self, value: Any) -> Any:
+        """Handles, devices and records are the other server's."""
+        return value
+
+    def construct(self, constructor: Sequence[Any]) -> Session:
+        """Nothing: what comes behind this session was said when it was opened."""
+        raise LocalProtocolError("a session that is passed on cannot be constructed once more")
+
+    # Functions
+
+    def get_function(self, name: str) -> int:
+        """Handle of a global function there."""
+        handle = int(self._endpoint.syscall(RPCCode.GET_GLOBAL_FUNC, name) or 0)
+        if handle:
+            self._holds(handle, FunctionHandle)
+        return handle
+
+    def call(self, handle: int, arguments: List[Any]) -> Any:
+        """Calls a function there."""
+        result = self._endpoint.call(handle, arguments, "a call that is passed on")
+        kind = type(result)
+        if kind is TensorResult:
+            self._holds(result.handle, kind)
+        elif kind in _HANDLES:
+            self._holds(int(result), kind)
+        return result
+
+    def open_sink(self, handle: int, arguments: List[Any], nbytes: int) -> Optional[Sink]:
+        """No function takes its argument in parts: it has to be here before it can be sent on."""
+        return None
+
+    def free(self, handle: int) -> None:
+        """Releases something there, with the next request."""
+        kind, count = self._kinds.pop(handle, (TensorResult, 1))
+        if count > 1:
+            self._kinds[handle] = kind, count - 1
+        self._endpoint.release(handle, kind)
+
+    def _holds(self, handle: int, kind: type) -> None:
+        """The client got a handle; when it lets go, an older server has to be told its kind."""
+        _, count = self._kinds.get(handle, (kind, 0))
+        self._kinds[handle] = kind, count + 1
+
+    # Memory
+
+    def memory(self, record: TensorRecord, nbytes: int) -> memoryview:
+        """Room for what the client will send; `written` sends it on."""
+        return memoryview(unfilled(nbytes))
+
+    def content(self, record: TensorRecord, nbytes: int) -> memoryview:
+        """What is in the memory there."""
+        target = memoryview(unfilled(nbytes))
+        self._endpoint.copy_from_remote(record, target)
+        return target
+
+    def written(self, record: TensorRecord, content: memoryview) -> None:
+        """Sends on what the client sent."""
+        self._endpoint.copy_to_remote(record, content, is_awaited=True)
+
+    def alloc(self, device: Device, nbytes: int, alignment: int, dtype: DataType) -> int:
+        """Memory there."""
+        return self._asked(RPCCode.DEV_ALLOC_DATA, device, nbytes, alignment, dtype)
+
+    def alloc_tensor(self, record: TensorRecord, scope: Optional[str], chosen: int = 0) -> int:
+        """Memory for a tensor there; a client that comes over a hop chooses no handles."""
+        return self._asked(RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, record, scope)
+
+    def free_data(self, device: Device, handle: int) -> None:
+        """Releases memory there, with the next request."""
+        self._endpoint.defer(RPCCode.DEV_FREE_DATA, device, OpaquePointer(handle))
+
+    def copy_among(self, source: TensorRecord, target: TensorRecord, stream: int) -> None:
+        """Copies from tensor to tensor there."""
+        self._asked(RPCCode.COPY_AMONG_REMOTE, source, target, OpaquePointer(stream))
+
+    # Devices
+
+    def set_device(self, device: Device) -> None:
+        """Selects a device there."""
+        self._asked(RPCCode.DEV_SET_DEVICE, device)
+
+    def get_attr(self, device: Device, attribute: int) -> Any:
+        """A property of a device there."""
+        return self._endpoint.syscall(RPCCode.DEV_GET_ATTR, device, attribute)
+
+    def sync(self, device: Device, stream: int) -> None:
+        """Waits for the stream's work."""
+        self._asked(RPCCode.DEV_STREAM_SYNC, device, OpaquePointer(stream))
+
+    def create_stream(self, device: Device) -> int:
+        """A stream there."""
+        return self._asked(RPCCode.DEV_CREATE_STREAM, device)
+
+    def free_stream(self, device: Device, stream: int) -> None:
+        """Releases a stream."""
+        self._asked(RPCCode.DEV_FREE_STREAM, device, OpaquePointer(stream))
+
+    def set_stream(self, device: Device, stream: int) -> None:
+        """Makes a stream the current one."""
+        self._asked(RPCCode.DEV_SET_STREAM, device, OpaquePointer(stream))
+
+    def get_stream(self, device: Device) -> int:
+        """The current stream."""
+        return self._asked(RPCCode.DEV_GET_CURRENT_STREAM, device)
+
+    def _asked(self, code: int, *values: Any) -> int:
+        return int(self._endpoint.syscall(code, *values) or 0)
