@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
     from .client.connect import connect
+    from .client.local import LocalSession
     from .client.session import RPCSession
     from .client.tracker import TrackerSession, connect_tracker
     from .errors import RemoteError, RPCError, RPCSessionTimeoutError
+    from .proxy.launch import Proxy
     from .server.launch import Server
     from .tracker.launch import Tracker
 
 __all__ = [
+    "LocalSession",
+    "Proxy",
     "RPCError",
     "RPCSession",
     "RPCSessionTimeoutError",
@@ -26,6 +30,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LocalSession": "client.local",
+    "Proxy": "proxy.launch",
     "RPCError": "errors",
     "RPCSession": "client.session",
     "RPCSessionTimeoutError": "errors",

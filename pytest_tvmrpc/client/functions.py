@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..dlpack import DataType, OpaquePointer
+from ..errors import RemoteError
+from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
 from ..runtime.function import PackedFunc
 from ..runtime.module import Module
-from ..runtime.profiling import BenchmarkResult
+from ..runtime.profiling import BenchmarkResult, Timing
 from .tensors import RemoteDevice
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class RemoteFunction(PackedFunc):
         return functools.partial(self, *args)
 
     def __del__(self) -> None:
-        self.session.release(self.handle)
+        self.session.release(self.handle, FunctionHandle)
 
 
 class RemoteObject:
@@ -60,7 +62,7 @@ class RemoteObject:
         self.handle = handle
 
     def __del__(self) -> None:
-        self.session.release(self.handle)
+        self.session.release(self.handle, ObjectHandle)
 
 
 class RemoteModule(Module):
@@ -72,6 +74,8 @@ class RemoteModule(Module):
         super().__init__()
         self.session = session
         self.handle = handle
+        if session.dialect == "legacy":
+            self.entry_name = "__tvm_main__"
         self._functions: Dict[str, RemoteFunction] = {}
 
     def find_function(self, name: str) -> Optional[PackedFunc]:
@@ -90,60 +94,85 @@ class RemoteModule(Module):
         self.session.call_server("ImportModule", self, module)
         super().import_module(module)
 
-    def time_evaluator(
+    def make_evaluator(
         self,
-        func_name: str,
-        dev: Device,
-        number: int = 10,
-        repeat: int = 1,
-        min_repeat_ms: int = 0,
-        limit_zero_time_iterations: int = 100,
-        cooldown_interval_ms: int = 0,
-        repeats_to_cooldown: int = 1,
-        cache_flush_bytes: int = 0,
-        f_preproc: Union[str, Callable[..., Any]] = "",
+        name: str,
+        device: Device,
+        timing: Timing,
+        preproc: Union[str, Callable[..., Any]],
     ) -> Callable[..., BenchmarkResult]:
-        """A function that measures calls of `func_name` on the server, without the network.
-
-        Arguments and result are those of `Module.time_evaluator`; the device is the session's.
+        """`time_evaluator` on the server, without the network.
 
         Raises:
             RemoteError: the module has no such function, or the settings make no sense.
-            ValueError: the device is not one of this session.
+            ValueError: the device is not one of this session, or its TVM lacks a setting.
         """
-        if callable(f_preproc):
+        if callable(preproc):
             raise ValueError("f_preproc is the name of a function of the server, not a function")
-        if not (isinstance(dev, RemoteDevice) and dev.session is self.session):
-            raise ValueError(f"{dev!r} is not a device of this session; use e.g. remote.cpu(0)")
-        measure = self.session.call_server(
-            "runtime.RPCTimeEvaluator",
-            self,
-            func_name,
-            dev.device_type,
-            dev.device_id,
-            number,
-            repeat,
-            min_repeat_ms,
-            limit_zero_time_iterations,
-            cooldown_interval_ms,
-            repeats_to_cooldown,
-            cache_flush_bytes,
-            f_preproc,
-        )
-        measure.name = f"measuring {func_name}"
+        if not (isinstance(device, RemoteDevice) and device.session is self.session):
+            raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
+        place = (self, name, device.device_type, device.device_id)
+        measure = _make_measure(self.session, place, timing, preproc)
+        measure.name = f"measuring {name}"
         meter = self.session.meter
+        least_s = timing.repeat * timing.min_repeat_ms / 1000
 
         def evaluate(*args: Any) -> BenchmarkResult:
             result = BenchmarkResult.from_bytes(measure(*args))
             # The device lets `number` grow to reach min_repeat_ms, and does not say how far.
-            meter.device_s += max(sum(result.results) * number, repeat * min_repeat_ms / 1000)
+            meter.device_s += max(sum(result.results) * timing.number, least_s)
             return result
 
         return evaluate
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
-            self.session.release(self.handle)
+            self.session.release(self.handle, ModuleHandle)
 
     def __repr__(self) -> str:
         return f"Module(rpc, {self.handle:x})"
+
+
+_LATER_SETTINGS = (
+    (),
+    ("cache_flush_bytes",),
+    ("cache_flush_bytes", "limit_zero_time_iterations"),
+    (
+        "cache_flush_bytes",
+        "limit_zero_time_iterations",
+        "cooldown_interval_ms",
+        "repeats_to_cooldown",
+    ),
+)
+"""What a time evaluator does not take: from TVM 0.14 on, in 0.10 to 0.13, in 0.9, before."""
+
+
+def _make_measure(
+    session: RPCSession, place: Tuple[Any, ...], timing: Timing, preproc: str
+) -> RemoteFunction:
+    """A measuring function of the server, with as many settings as its version of TVM takes.
+
+    A session of the legacy dialect does not say which version it is; a server that is told one
+    setting too many says so, and loses nothing by it.
+    """
+    if session.dialect != "legacy":
+        made: RemoteFunction = session.call_server(
+            "runtime.RPCTimeEvaluator", *place, *timing, preproc
+        )
+        return made
+    for missing in _LATER_SETTINGS:
+        settings = [value for name, value in timing._asdict().items() if name not in missing]
+        try:
+            made = session.call_server("runtime.RPCTimeEvaluator", *place, *settings, preproc)
+        except RemoteError as error:
+            if missing == _LATER_SETTINGS[-1] or "arguments" not in str(error):
+                raise
+            continue
+        lost = [name for name in missing if getattr(timing, name) != Timing._field_defaults[name]]
+        if lost:
+            raise ValueError(
+                f"the server's TVM is too old for {', '.join(lost)} of time_evaluator; "
+                "leave it at its default"
+            )
+        return made
+    raise AssertionError("the last attempt returned or raised")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import operator
 import os
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
 from .. import dlpack
 from ..dlpack import OpaquePointer, TensorRecord
 from ..errors import LocalProtocolError
 from ..protocol.codes import RPCCode
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
-from ..runtime.device.api import device as find_device
+from ..runtime.device.names import device as find_device
 from ..runtime.module import Module
 from ..runtime.tensor import Tensor
+from .files import Source, name_of, opened, progress_shown, write_whole
 from .functions import PLAIN, RemoteFunction, RemoteModule, RemoteObject
-from .tensors import RemoteDevice, RemoteDeviceAPI, ReturnedMemory
+from .pipeline import Pipeline
+from .tensors import PACKET_LIMIT, RemoteDevice, RemoteDeviceAPI, ReturnedMemory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +33,7 @@ _USUAL = (
     "tvm.rpc.server.ModuleGetFunction",
     "runtime.RPCTimeEvaluator",
     "tvm.rpc.server.download",
+    PACKET_LIMIT,
 )
 """What nearly every session needs, looked up together when the first of them is."""
 
@@ -53,9 +57,11 @@ class RPCSession:
         self.queued_s = 0.0
         self.connect_s = 0.0
         self._endpoint = endpoint
+        # Also at the end of the process: TVM's server does not survive an answer that nobody takes.
+        weakref.finalize(self, _end, endpoint, f"{peer[0]}:{peer[1]}", os.getpid())
         self.ask = endpoint.call
-        self._api = RemoteDeviceAPI(endpoint)
         self._handles: Dict[str, int] = {}
+        self._api = RemoteDeviceAPI(endpoint, self._handles)
 
     # Life
 
@@ -63,6 +69,11 @@ class RPCSession:
     def closed(self) -> bool:
         """Whether the session is over, by `close()` or because the connection was lost."""
         return self._endpoint.closed_because is not None
+
+    @property
+    def dialect(self) -> str:
+        """Which encoding the server speaks: ``ffi`` (TVM 0.21 and later; ours) or ``legacy``."""
+        return self._endpoint.dialect.name
 
     @property
     def meter(self) -> Meter:
@@ -108,34 +119,58 @@ class RPCSession:
             )
         return RemoteFunction(self, int(handle), name)
 
+    def pipeline(self) -> Pipeline:
+        """Many calls at once, none of which waits for the answer to another.
+
+        ::
+
+            with remote.pipeline() as p:
+                calls = [p.call(function, x) for x in range(1000)]
+            results = [call.result() for call in calls]
+        """
+        return Pipeline(self, self._endpoint)
+
     def system_lib(self) -> RemoteModule:
-        """The module of the functions that are linked into the server."""
-        module: RemoteModule = self.get_function("ffi.SystemLib")()
+        """The module of the functions that are linked into the server.
+
+        Raises:
+            AttributeError: the server has no such module.
+        """
+        for name in ("ffi.SystemLib", "runtime.SystemLib"):  # TVM from 0.22 on; before
+            with contextlib.suppress(AttributeError):
+                function = self.get_function(name)
+                break
+        else:
+            raise AttributeError(
+                f"the server at {self.peer[0]}:{self.peer[1]} has neither function ffi.SystemLib "
+                "nor runtime.SystemLib"
+            )
+        module: RemoteModule = function()
         return module
 
     def load_module(self, path: Union[str, "os.PathLike[str]"]) -> RemoteModule:
         """Loads a library that was uploaded.
 
+        What lacks but the linking (``.o``, ``.tar``, ``.c``) is linked by the server's compiler.
+
         Args:
             path: its name on the server, as `upload` was told or chose it.
 
         Raises:
-            RemoteError: it is not there, or does not fit the server's machine.
+            RemoteError: it is not there, or does not fit the server's machine; a `CompilerError`,
+                too, if it has to be linked and there is no compiler, or it refused.
         """
         loaded: RemoteModule = self.call_server("load_module", os.fspath(path))
         return loaded
 
     # Files
 
-    def upload(
-        self,
-        data: Union[str, "os.PathLike[str]", bytes, bytearray, memoryview],
-        target: Optional[str] = None,
-    ) -> None:
+    def upload(self, data: Source, target: Optional[str] = None) -> None:
         """Puts a file into the session's directory on the server.
 
         Args:
-            data: the path of a local file, or the bytes themselves.
+            data: the path of a local file, the bytes themselves (or what has them, such as an
+                array), or a binary file, which is read from where it stands to its end.
             target: its name there; a local file's own name by default.
 
         Raises:
@@ -143,21 +178,39 @@ class RPCSession:
             FileNotFoundError: there is no such local file.
             RemoteError: the server refused, e.g. a name that leads outside of the directory.
         """
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            if target is None:
-                raise ValueError("target must present when file is a bytearray")
-            self.call_server("upload", target, data)
-            return
-        with _file_content(data) as content:
-            self.call_server("upload", target or os.path.basename(os.fspath(data)), content)
+        name = target or name_of(data)
+        if not name:
+            raise ValueError("target must present when file is a bytearray")
+        channel = self._endpoint.channel
+        with opened(data) as content, progress_shown(channel, f"uploading {name}"):
+            self.call_server("upload", name, content)
 
-    def download(self, path: str) -> bytearray:
+    def download(self, path: str, target: Union[str, "os.PathLike[str]", None] = None) -> bytearray:
         """The content of a file in the session's directory on the server.
+
+        Args:
+            target: the path of a local file, which is written, too; it appears whole or not at all.
 
         Raises:
             RemoteError: there is no such file.
         """
-        content = self.ask(self._server_function("download"), (path,), f"downloading {path}")
+        content = self._fetch("download", path)
+        if target is not None:
+            write_whole(target, content)
+        return content
+
+    def download_linked_module(self, path: str) -> bytearray:
+        """A library that was uploaded, linked by the server's compiler where it is not yet.
+
+        Raises:
+            RemoteError: it is not there, or cannot be linked, as with `load_module`.
+        """
+        return self._fetch("download_linked_module", path)
+
+    def _fetch(self, function: str, path: str) -> bytearray:
+        doing = f"downloading {path}"
+        with progress_shown(self._endpoint.channel, doing):
+            content = self.ask(self._server_function(function), (path,), doing)
         return content if isinstance(content, bytearray) else bytearray(content)
 
     def remove(self, path: str) -> None:
@@ -247,9 +300,9 @@ class RPCSession:
             )
         return handle
 
-    def release(self, handle: int) -> None:
+    def release(self, handle: int, kind: type) -> None:
         """Lets go of a function, module or object, with the next request."""
-        self._endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(handle))
+        self._endpoint.release(handle, kind)
 
     def sent(self, value: Any) -> Any:
         """What stands for a value on the wire."""
@@ -278,22 +331,10 @@ class RPCSession:
         if isinstance(value, (memoryview, TensorRecord)):
             return value
         if isinstance(value, str):
-            return str(value)
-        if getattr(value, "shape", ()) and hasattr(value, "__array__"):
-            raise LocalProtocolError(
-                f"an array of shape {value.shape} cannot be sent; make a tensor of it on the "
-                "device first: runtime.tensor(array, remote.cpu(0))"
-            )
-        if type(value).__name__ in ("bool", "bool_") and hasattr(value, "dtype"):
-            return bool(value)  # NumPy's, which is no index
-        with contextlib.suppress(TypeError):
-            return operator.index(value)  # NumPy's integers among them
-        if hasattr(value, "__float__") and not getattr(value, "shape", ()):
-            return float(value)
-        pointer = getattr(value, "value", 0)
-        if type(value).__name__ == "c_void_p":
-            return OpaquePointer(pointer or 0)
-        return value  # which the encoder refuses, with a message of its own
+            return str.__str__(value)  # of an enum's member, str() would be its name
+        if isinstance(value, bytes):
+            return bytes(value)
+        return _number_in(value)
 
     def _own(self, value: Any) -> Any:
         if value.session is not self:
@@ -322,17 +363,34 @@ class RPCSession:
         return bytes(result) if kind is bytearray else result
 
 
-@contextlib.contextmanager
-def _file_content(path: Union[str, "os.PathLike[str]"]) -> Iterator[Any]:
-    """A file's bytes without reading them into memory: the kernel sends them from its cache."""
-    with open(path, "rb") as file:
-        nbytes = os.fstat(file.fileno()).st_size
-        if not nbytes:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_READ) as mapped:
-            content = memoryview(mapped)
-            try:
-                yield content
-            finally:
-                content.release()
+def _number_in(value: Any) -> Any:
+    """What a value of NumPy or ctypes stands for; neither needs to be there."""
+    is_array = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+    if getattr(value, "shape", ()) and is_array:
+        raise LocalProtocolError(
+            f"an array of shape {value.shape} cannot be sent; make a tensor of it on the "
+            "device first: runtime.tensor(array, remote.cpu(0))"
+        )
+    if type(value).__name__ in ("bool", "bool_") and hasattr(value, "dtype"):
+        return bool(value)  # NumPy's, which is no index
+    with contextlib.suppress(TypeError):
+        return operator.index(value)  # NumPy's integers among them
+    if hasattr(value, "__float__") and not getattr(value, "shape", ()):
+        return float(value)
+    if type(value).__name__ == "c_void_p":
+        return OpaquePointer(value.value or 0)
+    return value  # which the encoder refuses, with a message of its own
+
+
+def _end(endpoint: Endpoint, peer: str, pid: int) -> None:
+    """Closes a session that was dropped, unless this process is a fork of the one that has it."""
+    if os.getpid() != pid or endpoint.closed_because is not None:
+        return
+    endpoint.close("it was dropped")
+    if endpoint.channel is not None:  # one in this process holds no device
+        warnings.warn(
+            f"the session with {peer} was dropped while it was open; close it, or use it with "
+            "`with`, as its device is busy until then",
+            ResourceWarning,
+            stacklevel=2,
+        )

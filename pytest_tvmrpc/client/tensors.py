@@ -5,18 +5,27 @@ A `Tensor` on a `RemoteDevice` is an ordinary tensor whose device is driven over
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
 
 from .. import dlpack
-from ..dlpack import DataType, OpaquePointer, TensorRecord, tensor_nbytes
-from ..errors import DeviceError
+from ..dlpack import DataType, DeviceType, OpaquePointer, TensorRecord
+from ..errors import DeviceError, RemoteProtocolError
 from ..protocol.codes import RPCCode
+from ..protocol.values import TensorResult
 from ..runtime.device.api import Device, DeviceAPI
+from ..runtime.tensor import Tensor
 
 if TYPE_CHECKING:
-    from ..runtime.tensor import Tensor
     from ..session.endpoint import Endpoint
     from .session import RPCSession
+
+PACKET_LIMIT = "tvm.rpc.server.GetCRTMaxPacketSize"
+"""A function of servers with little memory: the bytes of the longest packet that they can take."""
+
+_OVERHEAD = 44
+"""Bytes of a copy's packet beside its content, and beside 8 for each dimension of the tensor."""
+
+_CPU = int(DeviceType.CPU)
 
 
 class RemoteDevice(Device):
@@ -35,6 +44,12 @@ class RemoteDevice(Device):
     def api(self) -> DeviceAPI:
         """Has the server do it."""
         return self._driver
+
+    def __copy__(self) -> RemoteDevice:
+        return self
+
+    def __deepcopy__(self, memo: object) -> RemoteDevice:
+        return self
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -81,14 +96,20 @@ class ReturnedMemory:
 
     def __del__(self) -> None:
         if self._handle:
-            self.endpoint.defer(RPCCode.FREE_HANDLE, OpaquePointer(self._handle))
+            self.endpoint.release(self._handle, TensorResult)
 
 
 class RemoteDeviceAPI:
-    """Drives all devices of one session's server."""
+    """Drives all devices of one session's server.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    Args:
+        handles: the session's functions of the server that have been looked up, by name.
+    """
+
+    def __init__(self, endpoint: Endpoint, handles: Dict[str, int]) -> None:
         self._endpoint = endpoint
+        self._handles = handles
+        self._limit: Optional[int] = None  # bytes of a packet; negative: none; None: not asked yet
 
     def get_attr(self, device: dlpack.Device, attribute: int) -> Any:
         """Asks the server."""
@@ -101,31 +122,81 @@ class RemoteDeviceAPI:
         dtype: DataType,
         mem_scope: Optional[str],
     ) -> RemoteMemory:
-        """Memory on the server, in one round trip."""
+        """Memory on the server, in one round trip at most."""
         place = dlpack.Device(*device)
         wanted = TensorRecord(0, place, shape, dtype)
-        data = self._endpoint.syscall(RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, wanted, mem_scope or None)
-        return RemoteMemory(self._endpoint, place, int(data or 0), tensor_nbytes(shape, dtype))
+        if PACKET_LIMIT in self._handles or self._endpoint.takes_handles:
+            data = self._endpoint.allocate(wanted, mem_scope or None)
+        else:  # the first tensor: copies will come, so the look-up goes along
+            request = (RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, wanted, mem_scope or None)
+            look_up = (RPCCode.GET_GLOBAL_FUNC, PACKET_LIMIT)
+            found, data = self._endpoint.syscalls([look_up, request])
+            self._handles[PACKET_LIMIT] = int(found or 0)
+        return RemoteMemory(self._endpoint, place, int(data or 0), wanted.nbytes)
 
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
         """Sends the bytes as they lie in memory."""
-        self._endpoint.copy_to_remote(target.record, source)
+        limit = self._limit if self._limit is not None else self._ask_limit()
+        record = target.record
+        if limit < 0:
+            self._endpoint.copy_to_remote(record, source)
+        elif not _is_whole(record, limit) and record.device.device_type != _CPU:
+            staged = self._beside(target)
+            self.copy_from_host(source, staged)
+            self.copy(staged, target)
+            self.sync(target.device, 0)  # before the memory beside it is freed
+        else:
+            for part, start, end in _blocks(record, limit):
+                self._endpoint.copy_to_remote(part, source[start:end], is_awaited=True)
 
     def copy_to_host(self, source: Tensor, target: memoryview) -> None:
         """Receives the bytes straight into the target."""
-        self._endpoint.copy_from_remote(source.record, target)
+        limit = self._limit if self._limit is not None else self._ask_limit()
+        record = source.record
+        if limit < 0:
+            self._endpoint.copy_from_remote(record, target)
+        elif not _is_whole(record, limit) and record.device.device_type != _CPU:
+            staged = self._beside(source)
+            self.copy(source, staged)
+            self.sync(source.device, 0)
+            self.copy_to_host(staged, target)
+        else:
+            for part, start, end in _blocks(record, limit):
+                self._endpoint.copy_from_remote(part, target[start:end])
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Copies on the server."""
-        kinds = {source.device.device_type, target.device.device_type} - {1}
-        if len(kinds) > 1:
-            raise DeviceError(
-                f"the protocol has no copy from {source.device!r} to {target.device!r}; "
-                "copy by way of a CPU tensor"
-            )
+        """Copies on the server; between two kinds of devices by way of its CPU's memory."""
+        kinds = {source.device.device_type, target.device.device_type} - {_CPU}
+        if len(kinds) > 1:  # the protocol has no such copy
+            staged = self._beside(source)
+            self.copy(source, staged)
+            self.sync(source.device, 0)
+            self.copy(staged, target)
+            self.sync(target.device, 0)  # before the memory beside it is freed
+            return
         self._endpoint.syscall(
             RPCCode.COPY_AMONG_REMOTE, source.record, target.record, OpaquePointer(0)
         )
+
+    def _beside(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same form in the memory of the server's CPU."""
+        assert isinstance(tensor.device, RemoteDevice)
+        place = RemoteDevice(dlpack.Device(_CPU), tensor.device.session, self)
+        memory = self.alloc(place, tensor.shape, tensor.data_type, None)
+        return Tensor(memory, tensor.shape, tensor.data_type, place)
+
+    def _ask_limit(self) -> int:
+        """The server's limit, asked for before the first copy of a session; negative: none."""
+        if PACKET_LIMIT not in self._handles:
+            (self._handles[PACKET_LIMIT],) = self._endpoint.get_functions([PACKET_LIMIT])
+        handle = self._handles[PACKET_LIMIT]
+        limit = self._endpoint.call(handle, (), PACKET_LIMIT) if handle else -1
+        if not isinstance(limit, int):
+            raise RemoteProtocolError(
+                f"{PACKET_LIMIT} of the server returned {limit!r}; expected a number of bytes"
+            )
+        self._limit = limit
+        return limit
 
     def sync(self, device: dlpack.Device, stream: int) -> None:
         """Waits for the server's device."""
@@ -148,3 +219,33 @@ class RemoteDeviceAPI:
         self._endpoint.syscall(
             RPCCode.DEV_SET_STREAM, dlpack.Device(*device), OpaquePointer(stream)
         )
+
+    def get_stream(self, device: dlpack.Device) -> int:
+        """The current one."""
+        stream = self._endpoint.syscall(RPCCode.DEV_GET_CURRENT_STREAM, dlpack.Device(*device))
+        return int(stream or 0)
+
+
+def _is_whole(record: TensorRecord, limit: int) -> bool:
+    """Whether a copy of the tensor fits one packet."""
+    return record.nbytes <= limit - _OVERHEAD - 8 * len(record.shape)
+
+
+def _blocks(record: TensorRecord, limit: int) -> Iterator[Tuple[TensorRecord, int, int]]:
+    """The parts of a copy that fit the server's packets: record, and where it starts and ends.
+
+    Raises:
+        DeviceError: the server has no room for a single byte of it.
+    """
+    size = limit - _OVERHEAD - 8 * len(record.shape)
+    if size <= 0:
+        raise DeviceError(
+            f"Invalid block size: the server takes packets of {limit} bytes "
+            f"({PACKET_LIMIT}), and a copy of a tensor of {len(record.shape)} dimensions needs "
+            f"{limit - size} beside its content; raise the server's limit"
+        )
+    data, nbytes = record.data, record.nbytes
+    for start in range(0, nbytes, size):
+        offset = record.byte_offset + start
+        part = TensorRecord(data, record.device, record.shape, record.dtype, offset)
+        yield part, start, min(start + size, nbytes)

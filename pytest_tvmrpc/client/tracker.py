@@ -5,52 +5,61 @@ Opens no session itself: what a tracker grants goes to `connect()`.
 
 from __future__ import annotations
 
-import socket
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
-from .. import network
 from ..errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineError,
     HandshakeError,
+    RemoteError,
     TrackerError,
-    UnknownKeyError,
 )
 from ..network import Deadline
+from ..protocol import farm
 from ..protocol import tracker as wire
+from .grants import PATIENCE_S, Grants, Wanted
+from .tracker_link import TrackerLink
+from .user import default_user
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from .granted import Opener
     from .session import RPCSession
 
 T = TypeVar("T")
 
-_MAX_REPLY = 64 << 20
-"""The longest reply: the summary of a very large farm."""
 
-_RECEIVE = 65536
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-_PROXY = "proxy["
-
-
-def connect_tracker(url: str, port: int, *, timeout: float = 10.0) -> TrackerSession:
+def connect_tracker(
+    url: str, port: int, *, timeout: float = 10.0, user: Optional[str] = None
+) -> TrackerSession:
     """Connect to a tracker.
 
     Args:
         url: the tracker's host.
         port: its port.
         timeout: seconds that connecting and each answer that needs no device may take.
+        user: what `who` calls you; None: what TVMRPC_USER says, or ``user@host pid N``.
 
     Raises:
         ConnectError: nobody answers there.
         TrackerError: somebody does, but is no tracker.
         DeadlineError: the connection was not made in time.
     """
-    return TrackerSession((url, port), timeout=timeout)
+    return TrackerSession((url, port), timeout=timeout, user=user)
 
 
 class TrackerSession:
@@ -59,24 +68,27 @@ class TrackerSession:
     Args:
         addr: host and port of the tracker.
         timeout: seconds that connecting and each answer that needs no device may take.
+        user: what `who` calls you; None: what TVMRPC_USER says, or ``user@host pid N``.
 
     Raises: as `connect_tracker`.
+
+    Attributes:
+        user: what `who` calls you.
+        patience_s: for how many seconds a tracker that cannot be reached any more is taken for one
+            that is being restarted; 30, and 0 for one that is not.
     """
 
-    def __init__(self, addr: Tuple[str, int], *, timeout: float = 10.0) -> None:
-        self._address = (addr[0], addr[1])
-        self._name = network.format_address(*self._address)
-        self._timeout = timeout
-        self._is_closed = False
-        self._connection: Optional[socket.socket] = None
-        self._reader = wire.FrameReader(_MAX_REPLY)
-        self._stale_replies = 0  # to questions that a grant made obsolete
-        self._connect()
+    def __init__(
+        self, addr: Tuple[str, int], *, timeout: float = 10.0, user: Optional[str] = None
+    ) -> None:
+        self.user = default_user() if user is None else user
+        self.patience_s = PATIENCE_S
+        self._link = TrackerLink((addr[0], addr[1]), timeout)
+        self._link.connect()
 
     def close(self) -> None:
         """Close the connection; sessions that were granted stay open."""
-        self._is_closed = True
-        self._drop()
+        self._link.close()
 
     def __enter__(self) -> TrackerSession:
         return self
@@ -90,14 +102,15 @@ class TrackerSession:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_connection", None) is not None:
+        link = getattr(self, "_link", None)
+        if link is not None and link.is_open:
             warnings.warn(
-                f"the connection to the tracker at {self._name} was dropped without close()",
+                f"the connection to the tracker at {self._link.name} was dropped without close()",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
             )
-            self._drop()
+            self._link.drop()
 
     # --- the state of the farm ----------------------------------------------------------------
 
@@ -108,13 +121,7 @@ class TrackerSession:
             ConnectionLostError: the tracker is gone.
             DeadlineError: it did not answer within the timeout.
         """
-        try:
-            return self._state()
-        except ConnectError:
-            raise
-        except ConnectionLostError:
-            # The tracker was restarted since it was last asked: once more, on a new connection.
-            return self._state()
+        return self._ask_twice(self._state)
 
     def text_summary(self) -> str:
         """The summary as a table, in the form that TVM prints."""
@@ -139,12 +146,93 @@ class TrackerSession:
         lines += [rule, ""]
         return "\n".join(lines)
 
+    @property
+    def kind(self) -> str:
+        """``"tvmrpc"``: the tracker is one of ours; ``"tvm"``: it knows TVM's messages only.
+
+        Raises: as `summary`, when it was not asked yet.
+        """
+        if not self._link.kind:
+            is_ours, _ = self._ask_twice(lambda: self._reply(wire.greet(), wire.parse_welcome))
+            self._link.kind = "tvmrpc" if is_ours else "tvm"
+        return self._link.kind
+
+    def who(self) -> farm.Farm:
+        """The servers with their holders, and the requests that wait with their places.
+
+        Returns:
+            ``servers``: of each its key, host, port, ``state`` (free, offered, busy or silent),
+            ``since_s``, and ``holder`` (None, or with user, peer, since_s, limit_s);
+            ``waiting``: of each its key, user, peer, position, priority, since_s.
+
+        Raises:
+            TrackerError: the tracker is TVM's, which does not know.
+            ConnectionLostError, DeadlineError: as `summary`.
+        """
+        self._need_ours("say who has which device", "call summary() for how many are free")
+        return self._ask_twice(lambda: self._reply(farm.who(), farm.parse_farm))
+
+    def kick(self, target: str, reason: str = "") -> List[str]:
+        """End the session on a server, whoever has it; its client finds the connection closed.
+
+        Args:
+            target: the server's address, HOST:PORT as `who` shows it, or a key: all its servers.
+            reason: what the server is told.
+
+        Returns:
+            The addresses of the servers whose sessions end now.
+
+        Raises:
+            TrackerError: there is no such server, nobody has it, it takes no orders, as TVM's
+                servers do not, or the tracker is TVM's.
+            ConnectionLostError, DeadlineError: as `summary`.
+        """
+        self._need_ours(
+            "end other people's sessions",
+            "restart the server, and give request() a session_timeout the next time",
+        )
+        results = self._ask_twice(lambda: self._reply(farm.kick(target, reason), farm.parse_kicked))
+        kicked = [address for address, outcome in results if outcome == farm.Outcome.KICKED]
+        if kicked:
+            return kicked
+        if not results:
+            raise TrackerError(
+                f"no server has the key or address {target!r} at the tracker {self._link.name}; "
+                "who() shows those that there are"
+            )
+        deaf = [address for address, outcome in results if outcome == farm.Outcome.DEAF]
+        if deaf:
+            raise TrackerError(
+                f"{', '.join(deaf)} cannot be told to end a session, as TVM's servers and proxies "
+                "cannot; restart the server"
+            )
+        raise TrackerError(f"nobody has {target!r} now: there is no session to end")
+
+    def _need_ours(self, what: str, instead: str) -> None:
+        if self.kind != "tvmrpc":
+            raise TrackerError(
+                f"the tracker at {self._link.name} is TVM's and cannot {what}; "
+                f"{instead}, or replace it with a tracker of pytest_tvmrpc"
+            )
+
     def _state(self) -> Dict[str, Any]:
+        return self._reply(wire.summary(), wire.parse_summary)
+
+    def _reply(self, frame: bytes, parse: Callable[[Any], T]) -> T:
         try:
-            return wire.parse_summary(self._ask(wire.summary()))
+            return parse(self._link.ask(frame))
         except BaseException:  # what is left of the reply would be taken for the next one
-            self._drop()
+            self._link.drop()
             raise
+
+    def _ask_twice(self, ask: Callable[[], T]) -> T:
+        """Ask again, on a new connection, if the tracker was restarted since it was last asked."""
+        try:
+            return ask()
+        except ConnectError:
+            raise
+        except ConnectionLostError:
+            return ask()
 
     # --- a device -----------------------------------------------------------------------------
 
@@ -158,7 +246,9 @@ class TrackerSession:
         *,
         wait_timeout: float = 60.0,
         connect_timeout: float = 10.0,
+        handshake_timeout: float = 10.0,
         call_timeout: float = 600.0,
+        wait_for_key: bool = False,
     ) -> RPCSession:
         """Wait for a device with this key and open a session on it.
 
@@ -169,54 +259,67 @@ class TrackerSession:
             max_retry: how many granted devices to try before giving up.
             session_constructor_args: name and arguments of what serves the session over there.
             wait_timeout: seconds to wait for a device, all attempts together.
-            connect_timeout: seconds that one attempt to open a session may take.
+            connect_timeout: seconds until a connection stands.
+            handshake_timeout: seconds from then on until the session is open. After these three,
+                no attempt goes on.
             call_timeout: seconds that one call in the session may take.
+            wait_for_key: whether a key that no server has yet is waited for, too.
 
         Returns:
             The session, with ``queued_s`` and ``connect_s``: how long the device and then the
             connection took.
 
         Raises:
-            UnknownKeyError: no server offers the key; the message lists the keys that exist.
-            DeadlineError: no device became free within `wait_timeout`.
+            UnknownKeyError: no server offers the key, or, with `wait_for_key`, none did within
+                `wait_timeout`; the message lists the keys that exist.
+            DeadlineError: no device became free within `wait_timeout`, or, as far as devices were
+                granted, no session could be opened in time.
             TrackerError: `max_retry` devices were granted, and none could be connected.
+            ConnectionLostError: the tracker is gone, and did not come back within `wait_timeout`,
+                or within `patience_s`. One that is restarted is asked again.
         """
-        from .connect import connect
+        from .granted import Opener, SessionWish
 
         _check_retries(max_retry)
         wire.check_key(key)
+        wish = SessionWish(
+            session_timeout,
+            session_constructor_args,
+            connect_timeout,
+            handshake_timeout,
+            call_timeout,
+        )
+        wanted = Wanted(key, priority, session_timeout, wait_for_key)
+        return self._open(wanted, Opener(wish), wait_timeout, max_retry)
+
+    def _open(
+        self, wanted: Wanted, opener: Opener, wait_timeout: float, max_retry: int
+    ) -> RPCSession:
+        """A session on the first device of those granted with which it can be opened."""
         started = time.monotonic()
-        deadline = Deadline(wait_timeout, f"waiting for a device {key!r}", "wait_timeout")
+        deadline = Deadline(wait_timeout, f"waiting for a device {wanted.key!r}", "wait_timeout")
+        grants = Grants(self._link, self.user, wanted, deadline, self.patience_s)
+        attempts = 0
         last: Optional[Exception] = None
-        for _ in range(max_retry):
+        while attempts < max_retry:
+            attempts += 1
             try:
-                resource = self._lease(key, priority, deadline)
-            except ConnectError:
-                raise  # no tracker there any more
-            except ConnectionLostError as error:
-                last = error
-                continue
+                resource = grants.next()
             except DeadlineError as error:
                 raise error from last
             granted = time.monotonic()
+            left_s = wait_timeout + opener.wish.opening_s - (granted - started)
             try:
-                session = connect(
-                    resource.host,
-                    resource.port,
-                    resource.match_key,
-                    session_timeout,
-                    session_constructor_args,
-                    connect_timeout=connect_timeout,
-                    call_timeout=call_timeout,
-                )
+                session = opener.open(resource, max(left_s, 0.001))
             except (ConnectionLostError, HandshakeError, DeadlineError) as error:
                 last = error
+                attempts -= opener.learn(resource, error)
                 continue
             session.queued_s = granted - started
             session.connect_s = time.monotonic() - granted
             return session
         raise TrackerError(
-            f"no session on a device {key!r} after max_retry={max_retry} attempts, "
+            f"no session on a device {wanted.key!r} after max_retry={max_retry} attempts, "
             f"the last of which ended with {type(last).__name__}: {last}"
         ) from last
 
@@ -231,12 +334,16 @@ class TrackerSession:
         *,
         wait_timeout: float = 60.0,
         connect_timeout: float = 10.0,
+        handshake_timeout: float = 10.0,
         call_timeout: float = 600.0,
+        wait_for_key: bool = False,
     ) -> T:
         """Run `func` with a session; when the device drops out, run it again on another one.
 
         The session is closed afterwards in any case, so the result must not live on the device.
-        What the remote function raises is not retried: it would raise again.
+        What the remote function raises is not retried: it would raise again. Behind a session
+        constructor, a `ConnectionLostError` that the server raises is the loss of the next one,
+        and so a drop-out, too.
 
         Args: as for `request`, and
             func: called with the session, maybe more than once.
@@ -256,193 +363,36 @@ class TrackerSession:
                 session_constructor_args=session_constructor_args,
                 wait_timeout=wait_timeout,
                 connect_timeout=connect_timeout,
+                handshake_timeout=handshake_timeout,
                 call_timeout=call_timeout,
+                wait_for_key=wait_for_key,
             )
             # Closed before the next one is requested: it may be the only device of its kind.
             with session:
                 try:
                     return func(session)
                 except ConnectionLostError as error:
+                    if isinstance(error, RemoteError) and not session_constructor_args:
+                        raise
                     last = error
         raise TrackerError(
             f"the device {key!r} dropped out in each of max_retry={max_retry} runs, "
             f"the last time with {type(last).__name__}: {last}"
         ) from last
 
-    def _lease(self, key: str, priority: float, deadline: Deadline) -> wire.Granted:
-        """Wait until the tracker grants a device; on any other end, the request is withdrawn."""
-        try:
-            # The ping is answered at once: behind the grant, or there is none to be had now.
-            reply = self._ask(wire.request(key, priority) + wire.ping())
-            if wire.is_granted(reply):
-                return wire.parse_granted(reply)
-            wire.parse_status(reply)
-            reply = self._ask(wire.summary())
-            if wire.is_granted(reply):
-                return wire.parse_granted(reply)
-            self._check_served(key, wire.parse_summary(reply))
-            try:
-                return wire.parse_granted(self._receive(deadline))
-            except DeadlineError:
-                return self._last_look(key, deadline)
-        except BaseException:  # KeyboardInterrupt, too: with the connection, the request goes
-            self._drop()
-            raise
+    def lease(
+        self, key: str, wait_timeout: float = 60.0, session_timeout: float = 0
+    ) -> wire.Granted:
+        """The address of a device, and the match key for a session on it; for special clients.
 
-    def _check_served(self, key: str, state: Dict[str, Any]) -> None:
-        keys = _served_keys(state)
-        if key not in keys:
-            known = ", ".join(sorted(map(repr, keys))) or "no servers at all"
-            raise UnknownKeyError(
-                f"no server offers the key {key!r}; the tracker at {self._name} has {known}"
-            )
+        Who does not connect within about two seconds loses the device again.
 
-    def _last_look(self, key: str, deadline: Deadline) -> wire.Granted:
-        """Find out why there was no device in time; a grant that comes just now is taken.
-
-        Raises:
-            DeadlineError: always else, with the state of the queue.
+        Raises: as `request`, as far as the tracker is concerned.
         """
-        reply = self._ask(wire.summary())
-        if wire.is_granted(reply):
-            return wire.parse_granted(reply)
-        state = wire.parse_summary(reply)
-        queue = state["queue_info"].get(key, {"free": 0, "pending": 0})
-        raise DeadlineError(
-            f"no device {key!r} became free within wait_timeout={deadline.limit_s:g} s: "
-            f"{_served_keys(state).get(key, 0)} registered, {queue['free']} free, "
-            f"{queue['pending']} pending (this request included); "
-            "wait longer, or register more servers with this key"
-        )
-
-    # --- the connection -----------------------------------------------------------------------
-
-    def _ask(self, frame: bytes) -> Any:
-        """The reply to what is always answered at once, or a grant that overtook it."""
-        deadline = Deadline(
-            self._timeout, f"the answer of the tracker at {self._name}", "the tracker's timeout"
-        )
-        if self._connection is None:
-            self._connect()
-        assert self._connection is not None
-        try:
-            _limit(self._connection, deadline)
-            self._connection.sendall(frame)
-        except BlockingIOError:
-            raise deadline.error() from None
-        except OSError as error:
-            raise self._lost() from error
-        reply = self._receive(deadline)
-        if wire.is_granted(reply):
-            self._stale_replies += 1
-        return reply
-
-    def _receive(self, deadline: Deadline) -> Any:
-        """The next reply that somebody waits for."""
-        while True:
-            frame = self._reader.next_frame()
-            if frame is None:
-                self._reader.feed(self._receive_some(deadline))
-                continue
-            reply = wire.parse_json(frame)
-            if wire.is_granted(reply) or not self._stale_replies:
-                return reply
-            self._stale_replies -= 1
-
-    def _receive_some(self, deadline: Deadline) -> bytes:
-        assert self._connection is not None
-        try:
-            _limit(self._connection, deadline)
-            if _QUICKACK is not None:
-                # TVM's tracker sends a frame in two pieces, the second one when the first is
-                # acknowledged: 44 ms without this.
-                self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            received = self._connection.recv(_RECEIVE)
-        except BlockingIOError:
-            raise deadline.error() from None
-        except DeadlineError:
-            raise
-        except OSError as error:
-            raise self._lost() from error
-        if not received:
-            raise self._lost()
-        return received
-
-    def _lost(self) -> ConnectionLostError:
-        return ConnectionLostError(f"the tracker at {self._name} closed the connection")
-
-    def _connect(self) -> None:
-        if self._is_closed:
-            raise TrackerError(f"this session with the tracker at {self._name} was closed")
-        deadline = Deadline(
-            self._timeout, f"connecting to the tracker at {self._name}", "the tracker's timeout"
-        )
-        try:
-            connection = network.dial(*self._address, deadline)
-        except ConnectError as error:
-            raise ConnectError(
-                f"no RPC tracker at {self._name}: {error}; "
-                "start one with python -m pytest_tvmrpc.exec.rpc_tracker, or correct the address"
-            ) from error
-        try:
-            self._greet(connection, deadline)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        self._reader = wire.FrameReader(_MAX_REPLY)
-        self._stale_replies = 0
-
-    def _greet(self, connection: socket.socket, deadline: Deadline) -> None:
-        answer = b""
-        try:
-            connection.sendall(wire.MAGIC)
-            while len(answer) < len(wire.MAGIC) and wire.MAGIC.startswith(answer):
-                _limit(connection, deadline)
-                received = connection.recv(len(wire.MAGIC) - len(answer))
-                if not received:
-                    raise self._no_tracker("it closed the connection")
-                answer += received
-        except (BlockingIOError, DeadlineError):
-            raise self._no_tracker(
-                f"it did not answer within timeout={self._timeout:g} s"
-            ) from None
-        except OSError as error:
-            raise self._no_tracker(f"it closed the connection ({error.strerror})") from error
-        if answer != wire.MAGIC:
-            raise self._no_tracker(f"it answered {answer!r}")
-
-    def _no_tracker(self, reason: str) -> TrackerError:
-        return TrackerError(
-            f"{self._name} is not an RPC tracker: {reason}; "
-            "check host and port (a tracker's port is 9190 unless it was started with another)"
-        )
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-def _limit(connection: socket.socket, deadline: Deadline) -> None:
-    left = deadline.left()
-    if left is not None:
-        left = max(left, 0.001)  # what rounds to zero would mean "no limit" to the kernel
-    network.set_kernel_timeouts(connection, left, left)
-
-
-def _served_keys(state: Dict[str, Any]) -> Dict[str, int]:
-    """How many servers offer each key; those behind a proxy count as one for each key."""
-    found: Dict[str, int] = {}
-    for server in state["server_info"]:
-        name = server["key"].partition(":")[2]
-        is_proxy = name.startswith(_PROXY) and name.endswith("]")
-        for key in name[len(_PROXY) : -1].split(",") if is_proxy else [name]:
-            found[key] = found.get(key, 0) + 1
-    for key, queue in state["queue_info"].items():
-        if queue["free"]:  # a server that did not introduce itself
-            found.setdefault(key, queue["free"])
-    return found
+        wire.check_key(key)
+        deadline = Deadline(wait_timeout, f"waiting for a device {key!r}", "wait_timeout")
+        wanted = Wanted(key, 1, session_timeout, waits_for_key=False)
+        return Grants(self._link, self.user, wanted, deadline, self.patience_s).next()
 
 
 def _check_retries(max_retry: int) -> None:

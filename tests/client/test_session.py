@@ -274,7 +274,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "one.c").write_text("int one(void) { return 1; }")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(CompilerError, match="looked for gcc, clang, cc in PATH"):
+    with pytest.raises(CompilerError, match="looked for gcc, clang, cc"):
         compile_library(tmp_path / "one.c", tmp_path / "one.so")
     monkeypatch.setenv("CC", "no-such-compiler -O3")
     with pytest.raises(CompilerError, match="'no-such-compiler' of the environment variable CC"):

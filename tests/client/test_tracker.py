@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence
 
 import pytest
 
+from pytest_tvmrpc import rpc
+from pytest_tvmrpc.client import grants
 from pytest_tvmrpc.client.tracker import TrackerSession, connect_tracker
 from pytest_tvmrpc.errors import (
     ConnectError,
@@ -22,9 +26,11 @@ from pytest_tvmrpc.errors import (
     LocalProtocolError,
     RemoteError,
     RemoteProtocolError,
+    RPCError,
     RPCSessionTimeoutError,
     TrackerError,
     UnknownKeyError,
+    remote_error,
 )
 from pytest_tvmrpc.network import listen
 from pytest_tvmrpc.protocol import tracker as wire
@@ -327,6 +333,17 @@ def test_the_text_of_an_empty_farm() -> None:
     ]
 
 
+def test_an_answer_does_not_wait_for_an_acknowledgement(client: TrackerSession) -> None:
+    """Each frame goes out in one piece: far below the 40 ms that a second piece would cost."""
+    client.summary()
+    lasted = []
+    for _ in range(11):
+        started = time.monotonic()
+        client.summary()
+        lasted.append(time.monotonic() - started)
+    assert sorted(lasted)[5] < 0.02
+
+
 # --- a device -----------------------------------------------------------------------------------
 
 
@@ -475,6 +492,230 @@ def test_a_device_that_drops_the_handshake_is_asked_again(
     assert made.sessions == 2
 
 
+def test_a_key_can_be_waited_for(tracker: Tracker, client: TrackerSession, device: Any) -> None:
+    """With wait_for_key a server that comes later is taken; without it the error is at once."""
+    results: List[RPCSession] = []
+
+    def wait() -> None:
+        with connect_tracker(tracker.host, tracker.port) as waiting:
+            results.append(waiting.request("later", wait_timeout=10, wait_for_key=True))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        with pytest.raises(UnknownKeyError):
+            client.request("later")
+        device("later")
+    finally:
+        thread.join()
+    results[0].close()
+
+
+def test_a_key_that_never_comes_is_named_after_the_wait(client: TrackerSession) -> None:
+    """The limit and the keys that exist are in the message, and the time was waited."""
+    started = time.monotonic()
+    with pytest.raises(UnknownKeyError, match=r"'never'.*wait_timeout=0\.1 s.*has "):
+        client.request("never", wait_timeout=0.1, wait_for_key=True)
+    assert time.monotonic() - started >= 0.1
+
+
+def test_a_device_that_does_not_answer_is_passed_over_in_time(
+    tracker: Tracker, client: TrackerSession
+) -> None:
+    """All attempts together end when wait_timeout and the limits of one attempt have passed."""
+    with listen("127.0.0.1", 0) as deaf:
+        ports = [deaf.getsockname()[1]] * 10
+        with Puts(tracker, "deaf", ports):
+            started = time.monotonic()
+            with pytest.raises((DeadlineError, TrackerError)):
+                client.request(
+                    "deaf",
+                    max_retry=10,
+                    wait_timeout=0.3,
+                    connect_timeout=0.2,
+                    handshake_timeout=0.2,
+                )
+            assert time.monotonic() - started < 2
+
+
+# --- a tracker that is restarted ----------------------------------------------------------------
+
+
+def in_a_thread(ask: Callable[[], Any], outcomes: List[Any]) -> threading.Thread:
+    """Asks in a thread; what came of it is added to the outcomes."""
+
+    def run() -> None:
+        try:
+            outcomes.append(ask())
+        except RPCError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["who waits", "who comes after it"])
+def test_a_restarted_tracker_is_asked_again(waiting: bool, wait_until: WaitUntil) -> None:
+    """Within wait_timeout; and a key is not unknown as long as its servers are on their way."""
+    outcomes: List[Any] = []
+    with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(Tracker(port=0, silent=True))
+        address = (tracker.host, tracker.port)
+        client = stack.enter_context(connect_tracker(*address))
+        with Puts(tracker, "restarted", [1]), connect_tracker(*address) as other:
+            other.lease("restarted")
+            ask = functools.partial(client.lease, "restarted", wait_timeout=30)
+            if waiting:
+                thread = in_a_thread(ask, outcomes)
+                wait_until(
+                    lambda: queue(other, "restarted") == {"free": 0, "pending": 1}, "it waits"
+                )
+            tracker.terminate()
+        if not waiting:
+            thread = in_a_thread(ask, outcomes)
+        again = stack.enter_context(Tracker(port=tracker.port, silent=True))
+        with connect_tracker(*address) as other:
+            wait_until(lambda: queue(other, "restarted") == {"free": 0, "pending": 1}, "it is back")
+            assert not outcomes
+            with Puts(again, "restarted", [2]):
+                thread.join()
+    assert [outcome.port for outcome in outcomes] == [2]
+
+
+def test_a_tracker_that_does_not_come_back() -> None:
+    """It is waited for until wait_timeout or the client's patience is over."""
+    with Tracker(port=0, silent=True) as tracker:
+        client = connect_tracker(tracker.host, tracker.port)
+    with client:
+        started = time.monotonic()
+        with pytest.raises(ConnectError, match="no RPC tracker"):
+            client.request("any", wait_timeout=0.3)
+        assert time.monotonic() - started < 2
+        for patience_s in (0.2, 0):
+            client.patience_s = patience_s
+            with pytest.raises(ConnectError, match="no RPC tracker"):
+                client.lease("any", wait_timeout=10)
+        assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("end", ["granted", "unknown", "too late"])
+def test_a_young_tracker_is_asked_until_it_knows(
+    end: str, monkeypatch: pytest.MonkeyPatch, deadline_s: float
+) -> None:
+    """It answers that it cannot say yet whether a key has servers: that is no reason to give up."""
+    monkeypatch.setattr(grants, "_ASK_AGAIN_S", 0.02)
+    rounds = 3
+    empty = wire.summary_reply({"queue_info": {}, "server_info": []})
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.settimeout(deadline_s)
+            connection.sendall(receive(connection, 4))
+            reader, greetings = wire.FrameReader(), 0
+            while received := connection.recv(4096):
+                reader.feed(received)
+                for frame in iter(reader.next_frame, None):
+                    message = wire.parse_request(wire.parse_json(frame))
+                    if isinstance(message, wire.Ping):
+                        greetings += 1
+                        known = end == "unknown" and greetings > rounds
+                        connection.sendall(wire.welcome(False if known else None))
+                    elif isinstance(message, wire.Summary):
+                        connection.sendall(empty)
+                    if end == "granted" and greetings == rounds:
+                        connection.sendall(wire.granted(wire.Granted("board", 5, "k:0.5")))
+
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with connect_tracker("127.0.0.1", listener.getsockname()[1]) as client:
+            if end == "granted":
+                assert client.lease("k", wait_timeout=deadline_s).port == 5
+            elif end == "unknown":
+                with pytest.raises(UnknownKeyError, match="no servers at all"):
+                    client.lease("k", wait_timeout=deadline_s)
+            else:
+                with pytest.raises(UnknownKeyError, match=r"none came within wait_timeout=0\.1 s"):
+                    client.lease("k", wait_timeout=0.1)
+        thread.join()
+
+
+# --- who and kick -------------------------------------------------------------------------------
+
+
+def test_who_has_a_device(tracker: Tracker, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is the environment's, the argument's, or user, machine and process."""
+    device("whose")
+    device("whose")
+    monkeypatch.setenv("TVMRPC_USER", "nightly build 7")
+    with connect_tracker(tracker.host, tracker.port) as nightly, connect_tracker(
+        tracker.host, tracker.port, user="ada"
+    ) as ada:
+        assert ada.kind == "tvmrpc"
+        with nightly.request("whose", session_timeout=60), ada.request("whose"):
+            mine = [server for server in ada.who().servers if server.key == "whose"]
+            assert {(server.state, server.holder.user) for server in mine if server.holder} == {
+                ("busy", "nightly build 7"),
+                ("busy", "ada"),
+            }
+            assert {server.holder.limit_s for server in mine if server.holder} == {0, 60}
+    monkeypatch.delenv("TVMRPC_USER")
+    with connect_tracker(tracker.host, tracker.port) as client:
+        assert client.user.endswith(f"@{socket.gethostname()} pid {os.getpid()}")
+
+
+def test_a_kick_that_cannot_be_says_why(
+    tracker: Tracker, client: TrackerSession, device: Any
+) -> None:
+    """No such server, nobody has it, or a server that takes no orders."""
+    device("idle")
+    with pytest.raises(TrackerError, match="no server has the key or address 'nobody'"):
+        client.kick("nobody")
+    with pytest.raises(TrackerError, match="nobody has 'idle' now"):
+        client.kick("idle")
+    with Puts(tracker, "tvms", [closed_port()]):
+        with pytest.raises(TrackerError, match="max_retry=1"):
+            client.request("tvms", max_retry=1)
+        with pytest.raises(TrackerError, match="cannot be told to end a session"):
+            client.kick("tvms")
+
+
+def is_lost(function: Callable[[int], Any]) -> bool:
+    try:
+        function(1)
+    except RPCError:
+        return True
+    return False
+
+
+def test_a_session_is_kicked(
+    tracker: Tracker, client: TrackerSession, wait_until: WaitUntil
+) -> None:
+    """Its client loses it at once, by address or by key, and the server is free for the next."""
+    with rpc.Server(
+        port=0, key="kicked", tracker_addr=(tracker.host, tracker.port), log=subprocess.DEVNULL
+    ) as server:
+        for target in (f"127.0.0.1:{server.port}", "kicked"):
+            with client.request("kicked", wait_timeout=10, wait_for_key=True) as session:
+                addone = session.get_function("rpc.test.addone")
+                assert client.kick(target, "lunch") == [f"127.0.0.1:{server.port}"]
+                wait_until(functools.partial(is_lost, addone), "the session is over")
+        client.request("kicked", wait_timeout=10).close()
+
+
+def test_tvms_tracker_cannot_tell() -> None:
+    """Found out by its answer to a greeting; the error says what to use instead."""
+    with impostor(wire.MAGIC + wire.SUCCESS) as port:
+        client = connect_tracker("127.0.0.1", port)
+        with client:
+            assert client.kind == "tvm"
+            with pytest.raises(TrackerError, match=r"TVM's and cannot say who has.*summary\(\)"):
+                client.who()
+            with pytest.raises(TrackerError, match=r"TVM's.*session_timeout"):
+                client.kick("board")
+
+
 # --- request_and_run ----------------------------------------------------------------------------
 
 
@@ -538,3 +779,23 @@ def test_an_error_that_would_come_again_is_raised(
         client.request_and_run("error", func)
     assert len(runs) == 1
     wait_until(lambda: queue(client, "error") == {"free": 1, "pending": 0}, "the device is free")
+
+
+@pytest.mark.parametrize("through_a_hop", [False, True])
+def test_a_loss_that_the_server_reports(tracker: Tracker, through_a_hop: bool) -> None:
+    """The error of a function is raised at once; behind a constructor, it is a drop-out."""
+    runs: List[RPCSession] = []
+
+    def func(session: RPCSession) -> None:
+        runs.append(session)
+        raise remote_error("ConnectionLostError: the next server is gone")
+
+    key = f"hop-{through_a_hop}"
+    with rpc.Server(
+        port=0, key=key, tracker_addr=(tracker.host, tracker.port), log=subprocess.DEVNULL
+    ), connect_tracker(tracker.host, tracker.port) as client:
+        constructor = ["rpc.LocalSession"] if through_a_hop else None
+        with pytest.raises(RPCError, match="the next server is gone") as caught:
+            client.request_and_run(key, func, session_constructor_args=constructor)
+    assert isinstance(caught.value, TrackerError if through_a_hop else RemoteError)
+    assert len(runs) == (2 if through_a_hop else 1)
