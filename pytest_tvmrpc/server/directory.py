@@ -7,12 +7,17 @@ memory in every server, which is a tenth of it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
-import signal
 from typing import Iterator, List, Optional, Sequence
 
+from .forking import fork_child
+
 PREFIX = "tvmrpc-session-"
+
+_TRIES = 5
+"""Names that are tried in each place: others may look for what was abandoned just then."""
 
 _FEW = 64
 _LITTLE_NBYTES = 16 << 20
@@ -64,16 +69,7 @@ class SessionDirectory:
         Raises:
             OSError: no process can be started now.
         """
-        pid = os.fork()
-        if pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                for descriptor in close:
-                    with contextlib.suppress(OSError):
-                        os.close(descriptor)
-                remove_directory(self.path)
-            finally:
-                os._exit(0)
+        pid = fork_child(lambda: remove_directory(self.path), close)
         self._unlock()  # here; the process has its copy
         return pid
 
@@ -89,26 +85,59 @@ def make_directory() -> SessionDirectory:
     Raises:
         OSError: there is no place for it; the message names the last that was tried.
     """
-    failure = None
+    failure: Optional[OSError] = None
     for place in _places():
-        path = os.path.join(place, PREFIX + os.urandom(8).hex())
-        try:
-            os.mkdir(path, 0o700)
-            lock = os.open(path, os.O_RDONLY)
-            # Where there are no locks, it is without one; and nobody can take it for abandoned.
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not os.path.isdir(path):  # removed as abandoned, by a server that started just now
-                os.close(lock)
-                raise OSError(f"{path} vanished")
-        except OSError as error:
-            failure = error
-            with contextlib.suppress(OSError):
-                os.rmdir(path)
-        else:
-            return SessionDirectory(path, lock)
+        for _ in range(_TRIES):
+            try:
+                return _make(place)
+            except BlockingIOError as error:
+                failure = error  # a server that started just now took it for abandoned
+            except OSError as error:
+                failure = error
+                break
     assert failure is not None
     raise failure
+
+
+def _make(place: str) -> SessionDirectory:
+    path = os.path.join(place, PREFIX + os.urandom(8).hex())
+    lock = -1
+    try:
+        os.mkdir(path, 0o700)
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # there are no locks here: it is without one, and never taken for abandoned
+        if not os.path.isdir(path):
+            raise BlockingIOError(errno.EAGAIN, "it was removed as abandoned", path)
+    except OSError:
+        if lock >= 0:
+            os.close(lock)
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+        raise
+    return SessionDirectory(path, lock)
+
+
+def check_directories() -> str:
+    """Makes one, and removes it; a word of warning about where it was, empty if all is well.
+
+    Raises:
+        OSError: there is no place for any.
+    """
+    directory = make_directory()
+    try:
+        if os.statvfs(directory.path).f_flag & getattr(os, "ST_NOEXEC", 0):
+            return (
+                f"the directories of sessions are in {os.path.dirname(directory.path)}, which is "
+                "mounted noexec: libraries cannot be loaded there; set TMPDIR to another place"
+            )
+    finally:
+        directory.remove()
+    return ""
 
 
 def find_abandoned() -> Iterator[SessionDirectory]:
@@ -144,7 +173,10 @@ def _lock_if_abandoned(path: str) -> Optional[int]:
 def _places() -> List[str]:
     """Where directories are made: the first that will do."""
     named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    return list(dict.fromkeys([*filter(None, named), "/tmp", "/var/tmp", os.getcwd()]))
+    named += ["/tmp", "/var/tmp"]
+    with contextlib.suppress(OSError):  # the working directory may have been removed
+        named.append(os.getcwd())
+    return list(dict.fromkeys(filter(None, named)))
 
 
 def remove_directory(path: str) -> None:
@@ -152,6 +184,7 @@ def remove_directory(path: str) -> None:
     folders = [path]
     for folder in folders:  # which grows meanwhile; however deep it goes, nothing recurs
         with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)  # who is not root needs it to remove what is in there
             with os.scandir(folder) as found:
                 entries = list(found)
             for entry in entries:

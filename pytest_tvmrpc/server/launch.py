@@ -2,70 +2,55 @@
 
 from __future__ import annotations
 
-from typing import IO, Any, Callable, Optional, Tuple, Union
+from typing import IO, Any, Callable, List, Optional, Sequence, Tuple, Union
 
-from ..background import Program, RunningProgram, check_supported
+from ..background import Program, RunningProgram
 from ..network import LOOPBACK, format_address
+from .callback import write
 from .config import ServerConfig
-
-_SUPPORTED = {
-    "is_proxy": (
-        False,
-        "servers listen at an address of their own: give that as host and port, and custom_addr "
-        "if clients reach it under another one",
-    ),
-    "load_library": (
-        None,
-        "send the library, remote.upload(path), and remote.load_module(name) it in the session",
-    ),
-    "no_fork": (False, "a server opens no device before it forks, so that it is safe to fork"),
-    "server_init_callback": (
-        None,
-        "register the functions in a program of your own that then calls "
-        "pytest_tvmrpc.exec.rpc_server.main(): each session is a fork of it",
-    ),
-    "reuse_addr": (True, "the port of a server that has just ended can be bound at once"),
-    "timeout": (
-        None,
-        "session_timeout of connect() or request() bounds a session, call_timeout a wait in it",
-    ),
-}
-"""TVM's arguments that can have one value only in this version, and what to do instead."""
+from .libraries import split
 
 
 class Server(RunningProgram):
     """A running server; `terminate()` or leaving the ``with`` block ends it.
 
     With a tracker it has registered by the time it is returned, unless the tracker is not there;
-    then it goes on trying.
-
-    The arguments are TVM's, in TVM's order. Those that this version does not support are there to
-    be refused with a word on what to do instead; TVM's defaults are accepted.
+    then it goes on trying. The arguments are TVM's, in TVM's order.
 
     Args:
         host: the address to listen on. Whoever reaches it can run code on this machine, so
             anything but loopback is for networks in which everybody is trusted.
         port: the first port to try; 0 lets the system choose.
-        port_end: the port behind the last one to try.
-        is_proxy: not supported.
+        port_end: the port behind the last one to try; ``port + 1`` means this port or none.
+        is_proxy: `host` and `port` are a proxy's, at which the server waits for its clients, one
+            after the other; it listens on nothing, and the tracker is the proxy's business.
         tracker_addr: host and port of the tracker to offer the device to.
         key: what kind of device this is.
-        load_library: not supported.
+        load_library: shared libraries whose symbols every session has from its start; a list, or
+            one string with colons between them. That they can be loaded is seen at once.
         custom_addr: the address that the tracker gives to clients, if not the one it sees.
         silent: print errors only.
-        no_fork: not supported.
-        server_init_callback: not supported.
-        reuse_addr: only True, which is how ports are always bound.
-        timeout: not supported.
-        log: where the output goes: a file, a descriptor, or None for our own stderr.
+        no_fork: start a new interpreter for each session, 50 ms more, instead of a fork of the
+            server. For libraries, brought by `server_init_callback`, that do not work in a fork.
+        server_init_callback: called without arguments in the server's process before it listens;
+            functions that it registers are there in every session. It must leave no threads and
+            open no devices, as sessions are forks; with `no_fork` it is called in each session's
+            own interpreter, and may. Closures travel by cloudpickle.
+        reuse_addr: whether the port of a server that has just ended can be bound at once.
+        timeout: seconds without any client after which the server ends by itself; None or 0:
+            never. (In TVM it is the timeout of the listening socket, without much effect.)
+        log: where the output goes: a file, a descriptor, or None for our own stderr. What sessions
+            print goes there, too, 1 MiB of each.
+        idle_timeout: how long a client may ask nothing until its session is ended, in seconds; 0
+            for any time.
 
     Raises:
-        ValueError: the arguments cannot go together, or one is not supported.
+        ValueError: the arguments cannot go together.
         StartError: it did not start, for example because no port was free.
 
     Attributes:
-        host: the address it listens on.
-        port: the port it listens on.
+        host: the address it listens on, or the proxy's.
+        port: the port it listens on, or the proxy's.
     """
 
     def __init__(
@@ -76,7 +61,7 @@ class Server(RunningProgram):
         is_proxy: bool = False,
         tracker_addr: Optional[Tuple[str, int]] = None,
         key: str = "",
-        load_library: Optional[str] = None,
+        load_library: Union[str, Sequence[str], None] = None,
         custom_addr: Optional[str] = None,
         silent: bool = False,
         no_fork: bool = False,
@@ -85,20 +70,51 @@ class Server(RunningProgram):
         timeout: Optional[float] = None,
         *,
         log: Union[int, IO[Any], None] = None,
+        idle_timeout: float = 3600.0,
     ) -> None:
-        given = {
-            "is_proxy": is_proxy,
-            "load_library": load_library,
-            "no_fork": no_fork,
-            "server_init_callback": server_init_callback,
-            "reuse_addr": reuse_addr,
-            "timeout": timeout,
-        }
-        check_supported(given, _SUPPORTED)
-        ServerConfig(host, port, port_end, key, tracker_addr, custom_addr).check()
-        arguments = ["--host", host, "--port", str(port), "--port-end", str(port_end)]
-        arguments += [f"--key={key}"] if key else []
-        arguments += ["--tracker", format_address(*tracker_addr)] if tracker_addr else []
-        arguments += ["--custom-addr", custom_addr] if custom_addr else []
+        config = ServerConfig(
+            host=host,
+            port=port,
+            port_end=port_end,
+            key=key,
+            tracker=tracker_addr,
+            custom_addr=custom_addr,
+            is_proxy=is_proxy,
+            libraries=split(load_library),
+            no_fork=no_fork,
+            idle_s=idle_timeout,
+            unused_s=timeout or 0.0,
+        )
+        config.check()
+        arguments = _arguments(config)
         arguments += ["--silent"] if silent else []
-        super().__init__(Program("pytest_tvmrpc.exec.rpc_server", arguments, log=log), host)
+        arguments += [] if reuse_addr else ["--no-reuse-addr"]
+        super().__init__(_start(arguments, server_init_callback, log), host)
+
+
+def _arguments(config: ServerConfig) -> List[str]:
+    """The command line that says the same."""
+    return [
+        *("--host", config.host, "--port", str(config.port), "--port-end", str(config.port_end)),
+        *([f"--key={config.key}"] if config.key else []),
+        *(["--tracker", format_address(*config.tracker)] if config.tracker else []),
+        *(["--custom-addr", config.custom_addr] if config.custom_addr else []),
+        *(["--through-proxy"] if config.is_proxy else []),
+        *(["--load-library", ":".join(config.libraries)] if config.libraries else []),
+        *(["--no-fork"] if config.no_fork else []),
+        *("--idle-timeout", repr(float(config.idle_s))),
+        *("--timeout", repr(float(config.unused_s))),
+    ]
+
+
+def _start(
+    arguments: List[str],
+    callback: Optional[Callable[[], object]],
+    log: Union[int, IO[Any], None],
+) -> Program:
+    module = "pytest_tvmrpc.exec.rpc_server"
+    if callback is None:
+        return Program(module, arguments, log=log)
+    with write(callback) as file:
+        arguments += ["--callback-fd", str(file.fileno())]
+        return Program(module, arguments, log=log, need_site=True, inherit=[file.fileno()])

@@ -1,17 +1,16 @@
-"""The server's side of the tracker, without a socket: offer, watch the match key, offer anew.
+"""The server's side of the tracker, without a socket: an offer while no session goes on.
 
-Not the connection: whoever owns the socket calls `connected`, `received`, `tick` and `lost`, and
-sends the bytes it is given. All times are a monotonic clock's seconds.
+Not the connection. What the tracker says is read during a session, too.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any, Callable, Deque, List, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
-from ..errors import RemoteProtocolError
+from ..protocol import farm
 from ..protocol import tracker as wire
 from ..protocol.codes import TrackerCode
+from ..protocol.offering import Offering
 
 POLL_S = 0.5
 """How often an idle server asks whether its match key was handed out."""
@@ -19,37 +18,29 @@ POLL_S = 0.5
 UNUSED_S = 2.0
 """How long a client may take from its grant to its connection; TVM's servers give it 8 s."""
 
-ANSWER_LIMIT_S = 10.0
-"""How long the tracker may take to answer."""
 
-FIRST_PAUSE_S = 0.1
-LAST_PAUSE_S = 10.0
+class _Session(NamedTuple):
+    """The session that goes on: by which match key it came, from where, since when."""
 
-
-class _Owed(NamedTuple):
-    """An answer that the tracker owes us: to what, about which match key, by when."""
-
-    code: TrackerCode
     match_key: str
-    limit: float
+    client: str
+    since: float
 
 
-class Registration:
+class Registration(Offering):
     """What a server and a tracker have said to each other, and what the server says next.
 
     Args:
         key: the device key that this server serves.
         port: the port on which it listens.
         custom_addr: the address that clients shall use; None: the one the tracker sees.
-        entropy: gives so many random bytes, as ``os.urandom`` does. Not `secrets` or `random`,
-            which take 5 MB of memory for the same.
+        entropy: as in `Offering`.
 
     Raises:
         LocalProtocolError: the key cannot be one.
 
     Attributes:
         match_key: the key with which the next client comes; empty while one is served.
-        registered: whether the tracker knows this server, and its offer if there is one.
     """
 
     def __init__(
@@ -60,165 +51,60 @@ class Registration:
         *,
         entropy: Callable[[int], bytes],
     ) -> None:
-        self.key = wire.check_key(key)
-        self._entropy = entropy
-        self.port = port
-        self.custom_addr = custom_addr
-        self.match_key = self._new_match_key()
-        self.registered = False
-        self._is_idle = True
-        self._reader = wire.FrameReader()
-        # What came of the magic; None when all of it did, and when we are not connected.
-        self._hello: Optional[bytearray] = None
-        self._hello_limit: Optional[float] = None
-        self._is_open = False
-        self._owed: Deque[_Owed] = deque()
-        self._next_poll = 0.0
-        self._absent_since: Optional[float] = None
-        self._pause_s = FIRST_PAUSE_S
+        super().__init__(
+            wire.check_key(key),
+            port,
+            custom_addr,
+            poll_s=POLL_S,
+            unused_s=UNUSED_S,
+            entropy=entropy,
+        )
+        self._session: Optional[_Session] = None
 
     def accepts(self, match_key: str) -> bool:
         """Whether a client with this match key is the one that this server waits for."""
-        return self._is_idle and match_key == self.match_key
+        return self._is_offered and match_key == self.match_key
 
-    def connected(self, now: float) -> bytes:
-        """The connection to the tracker stands; the first words to it."""
-        self._reset()
-        self._hello = bytearray()
-        self._hello_limit = now + ANSWER_LIMIT_S
-        return wire.MAGIC
+    def occupied(self, now: float, client: str = "") -> bytes:
+        """A client with the current match key came; nobody else is accepted until `offer`.
 
-    def received(self, data: bytes, now: float) -> bytes:
-        """The tracker said something; what to answer, maybe nothing.
+        Args:
+            client: the client's address, for a tracker that comes back and asks who is here.
 
-        Raises:
-            RemoteProtocolError: the peer is no tracker, or refused us; close and call `lost`.
+        Returns:
+            What the tracker is to be told, mostly nothing.
         """
-        answer = b""
-        if self._hello is not None:
-            # TVM's tracker takes the magic only as a segment of its own: the rest waits for it.
-            self._hello += data
-            data = bytes(self._hello[len(wire.MAGIC) :])
-            if self._hello[:4] != wire.MAGIC[: len(self._hello)]:
-                raise RemoteProtocolError("the peer does not answer like an RPC tracker")
-            if len(self._hello) < len(wire.MAGIC):
-                return b""
-            answer = self._introduce(now)
-        elif not self._is_open:
-            return b""
-        self._reader.feed(data)
-        while True:
-            frame = self._reader.next_frame()
-            if frame is None:
-                return answer
-            answer += self._take(wire.parse_json(frame), now)
-
-    def occupied(self, now: float) -> None:
-        """A client with the current match key came; nobody else is accepted until `offer`."""
-        self._is_idle = False
+        self._session = _Session(self.match_key, client, now)
+        self._is_offered = False
         self.match_key = ""
-        self._absent_since = None
+        return self._say_taken(wire.Serving(client, 0.0), now)
 
     def offer(self, now: float) -> bytes:
         """The server is idle; offers a new match key, or does when the tracker is connected."""
-        self._is_idle = True
+        self._is_offered = True
+        self._session = None
+        self._kick = None
         if self._is_open:
             return self._renew(now)
         self.match_key = self._new_match_key()
         return b""
 
-    def tick(self, now: float) -> bytes:
-        """What to say because of the time; call at `next_wakeup`, or more often.
-
-        Raises:
-            RemoteProtocolError: the tracker does not answer; close and call `lost`.
-        """
-        if self._hello_limit is not None and now >= self._hello_limit:
-            raise RemoteProtocolError(
-                f"the peer did not answer like an RPC tracker within {ANSWER_LIMIT_S:g} s"
-            )
-        if self._owed and now >= self._owed[0].limit:
-            raise RemoteProtocolError(
-                f"the tracker did not answer a message within {ANSWER_LIMIT_S:g} s"
-            )
-        if not (self._is_open and self._is_idle) or now < self._next_poll:
-            return b""
-        self._next_poll = now + POLL_S
-        if any(owed.code == TrackerCode.GET_PENDING_MATCHKEYS for owed in self._owed):
-            return b""
-        self._owe(TrackerCode.GET_PENDING_MATCHKEYS, now)
-        return wire.get_pending_matchkeys()
-
-    def next_wakeup(self, now: float) -> Optional[float]:
-        """Seconds until `tick` has something to do, or None when it has not."""
-        points: List[float] = []
-        if self._hello_limit is not None:
-            points.append(self._hello_limit)
-        if self._owed:
-            points.append(self._owed[0].limit)
-        if self._is_open and self._is_idle:
-            points.append(self._next_poll)
-        return max(0.0, min(points) - now) if points else None
-
-    def lost(self, now: float) -> float:
-        """The connection is gone, or there was none to be had; seconds until the next attempt."""
-        self._reset()
-        pause_s = self._pause_s
-        self._pause_s = min(2 * pause_s, LAST_PAUSE_S)
-        # Many servers lose their tracker at once, and shall not return at once.
-        return pause_s * (0.5 + self._entropy(1)[0] / 512)
-
-    def _reset(self) -> None:
-        self.registered = False
-        self._reader = wire.FrameReader()
-        self._hello = None
-        self._hello_limit = None
-        self._is_open = False
-        self._owed.clear()
-        self._absent_since = None
-
     def _introduce(self, now: float) -> bytes:
-        self._hello = None
-        self._hello_limit = None
-        self._is_open = True
         self._owe(TrackerCode.UPDATE_INFO, now)
         introduction = wire.update_info(self.key, self.port, self.custom_addr)
-        return introduction + (self._renew(now) if self._is_idle else b"")
+        if self._is_offered:
+            introduction += self._renew(now)
+        self._owe(TrackerCode.PING, now)
+        session, serving = self._session, None
+        if session is not None:
+            serving = wire.Serving(session.client, max(0.0, now - session.since))
+        return introduction + wire.greet(takes_orders=True, serving=serving)
 
-    def _renew(self, now: float) -> bytes:
-        self.match_key = self._new_match_key()
-        self._absent_since = None
-        self._next_poll = now + POLL_S
-        self._owe(TrackerCode.PUT, now)
-        return wire.put(self.key, self.port, self.match_key, self.custom_addr)
-
-    def _owe(self, code: TrackerCode, now: float) -> None:
-        self._owed.append(_Owed(code, self.match_key, now + ANSWER_LIMIT_S))
-
-    def _take(self, value: Any, now: float) -> bytes:
-        """An answer; they come in the order of the questions."""
-        if not self._owed:
-            raise RemoteProtocolError("the tracker answered what it was not asked")
-        owed = self._owed.popleft()
-        if owed.code != TrackerCode.GET_PENDING_MATCHKEYS:
-            wire.parse_status(value)
-            if not self.registered and not self._has_introduction_owed():
-                self.registered = True
-                self._pause_s = FIRST_PAUSE_S
-            return b""
-        pending = wire.parse_pending(value)
-        if not self._is_idle or owed.match_key != self.match_key:
-            return b""  # about a key that is over
-        if self.match_key in pending:
-            self._absent_since = None
-        elif self._absent_since is None:
-            self._absent_since = now
-        elif now - self._absent_since >= UNUSED_S:
-            return self._renew(now)
+    def _obey(self, order: farm.KickOrder, now: float) -> bytes:
+        """Take note of the end of the session it means; one that is over already is not another."""
+        if self._session is not None:
+            if order.match_key in (None, self._session.match_key):
+                self._kick = order.reason
+        elif order.match_key == self.match_key:
+            return self._renew(now)  # kicked before he came: his key is good no more
         return b""
-
-    def _has_introduction_owed(self) -> bool:
-        return any(owed.code != TrackerCode.GET_PENDING_MATCHKEYS for owed in self._owed)
-
-    def _new_match_key(self) -> str:
-        return wire.make_match_key(self.key, self._entropy(8))

@@ -1,9 +1,8 @@
-"""Supervisor: one loop over listener, tracker, signals and the session's process.
+"""Supervisor: one loop over listener, tracker or proxy, signals and the session's process.
 
-It never blocks on one of them, but for the look-up of the tracker's name: when it starts, and when
-no address that the name had leads to the tracker any more. It opens no device, loads no library
-and has one thread, so that it can fork at any time. One session at a time: clients with the right
-key wait for the device, and with a tracker there is only ever one such client.
+It never blocks on one of them. It opens no device, loads no library and has one thread, so that it
+can fork at any time. One session at a time: clients with the right key wait for the device, and
+with a tracker there is only ever one such client.
 """
 
 from __future__ import annotations
@@ -13,21 +12,28 @@ import functools
 import os
 import select
 import signal
-import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Deque, Iterator, List, Optional, Set
 
 from .. import network
 from ..errors import RemoteProtocolError
 from .directory import find_abandoned, make_directory
 from .listener import Greeting
-from .registration import Registration
-from .worker import Worker, preload, serve_session
+from .output import SessionOutput
+from .process import STAGE, Plan, Serve, preload, serve_session, tell
+from .strays import Strays
+from .watching import Watching
+from .worker import Verdict, Worker, WorkerState, kicked
 
 if TYPE_CHECKING:
+    import socket
+
+    from ..protocol.handshake import ClientHello
     from .config import ServerConfig
     from .directory import SessionDirectory
+    from .proxy_link import ProxyLink
+    from .tracker_link import TrackerLink
 
 MAX_GREETINGS = 64
 """Clients that have not said yet what they want; the oldest has to go when one more comes."""
@@ -52,7 +58,7 @@ class Supervisor:
 
     Args:
         config: what the server was told.
-        listener: where clients come in; owned.
+        listener: where clients come in, owned; None for a server that waits at a proxy.
         report: takes a line for whoever watches the server.
         ready: called once, when clients can be served: bound, and known to the tracker if there
             is one that answers.
@@ -62,7 +68,7 @@ class Supervisor:
     def __init__(
         self,
         config: ServerConfig,
-        listener: socket.socket,
+        listener: Optional[socket.socket],
         report: Callable[[str], None],
         ready: Callable[[], None],
         parent_fd: Optional[int] = None,
@@ -73,40 +79,55 @@ class Supervisor:
         self._report = report
         self._ready: Optional[Callable[[], None]] = ready
         self._parent_fd = parent_fd
-        self._poll = select.poll()
-        self._watched: Dict[int, Callable[[int], None]] = {}
+        self._watching = Watching()
+        self.watch = self._watching.watch
+        self.forget = self._watching.forget
         self._greetings: List[Greeting] = []
         self._waiting: Deque[Greeting] = deque()
         self._accepts_at: Optional[float] = None
         self._worker: Optional[Worker] = None
-        self._removers: Set[int] = set()
+        self._strays = Strays()
+        self._errands: Set[int] = set()
+        self._free_since = time.monotonic()
         self._should_exit = False
         self._wakeup = (-1, -1)
-        self._tracker: Optional[_TrackerLink] = None
+        self._tracker: Optional[TrackerLink] = None
+        self._proxy: Optional[ProxyLink] = None
+        self._join_others()
+
+    def _join_others(self) -> None:
+        """Prepares the links to where clients come from."""
+        config, listener = self._config, self._listener
+        if listener is None:
+            from .proxy_link import ProxyLink  # here: an idle server's memory is counted
+
+            self._proxy = ProxyLink((config.host, config.port), config.key, self, self._start)
+            return
         listener.setblocking(False)
-        network.set_stream_options(listener)  # what is accepted inherits them
+        with contextlib.suppress(OSError):  # without it, the end of a client is seen later
+            network.set_keepalive(listener)  # what is accepted inherits it
         if config.tracker is not None:
+            from .tracker_link import make_link
+
             port = listener.getsockname()[1]
-            registration = Registration(config.key, port, config.custom_addr, entropy=os.urandom)
-            self._tracker = _TrackerLink(config.tracker, registration, self)
+            self._tracker = make_link(
+                config.tracker, config.key, port, config.custom_addr, self, self._kick
+            )
 
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT, or the end of the process that started us."""
         with self._signals():
-            self.watch(self._listener.fileno(), _READ, self._accept)
+            self._accept_again()
             if self._parent_fd is not None:
                 self.watch(self._parent_fd, _READ, self._stop)
-            if self._tracker is None:
+            if self._tracker is None and self._proxy is None:
                 self.say_ready()
             for directory in find_abandoned():
                 self._remove(directory)
             try:
                 while not self._should_exit:
                     self._tick(time.monotonic())
-                    for descriptor, events in self._poll.poll(self._wait_ms()):
-                        happened = self._watched.get(descriptor)
-                        if happened is not None:
-                            happened(events)
+                    self._watching.turn(self._wait_ms())
             finally:
                 self._end()
 
@@ -116,44 +137,53 @@ class Supervisor:
             ready, self._ready = self._ready, None
             ready()
             try:
-                preload()
+                if not self._config.no_fork:
+                    preload()
+                self._strays.adopt()
             except (ImportError, OSError, MemoryError) as error:  # nothing can be opened just now
                 self._report(f"sessions will start slowly: {error}")
-
-    def watch(self, descriptor: int, events: int, happened: Callable[[int], None]) -> None:
-        """Calls back when something of `events` happens at the descriptor."""
-        self._watched[descriptor] = happened
-        self._poll.register(descriptor, events)
-
-    def forget(self, descriptor: int) -> None:
-        """No more calls for it; before it is closed."""
-        if self._watched.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
 
     def report(self, line: str) -> None:
         """Tells whoever watches the server."""
         self._report(line)
+
+    def descriptors(self) -> List[int]:
+        """What a process that we fork must not keep open."""
+        listener = [self._listener.fileno()] if self._listener is not None else []
+        session = self._worker.descriptors() if self._worker is not None else []
+        return [*self._watching, *listener, *session, self._wakeup[1]]
+
+    def errand(self, pid: int) -> None:
+        """A process that we forked for something else than a session; it will be reaped."""
+        self._errands.add(pid)
 
     # Time and signals
 
     def _tick(self, now: float) -> None:
         if self._worker is not None:
             self._worker.tick(now, self._config.stop_s)
+            if self._worker.state is WorkerState.STRAYS:
+                self._reap()  # what it left may end without a signal to us
+        elif self._config.unused_s and now >= self._free_since + self._config.unused_s:
+            self._report(f"no client came for {self._config.unused_s:g} s, which is the timeout")
+            self._should_exit = True
         if self._accepts_at is not None and now >= self._accepts_at:
             self._accept_again()
         for greeting in [late for late in self._greetings if now >= late.until]:
             self._report(f"{greeting.address} said nothing sensible in time")
             self._drop(greeting)
-        if self._tracker is not None:
-            self._tracker.tick(now)
+        for link in (self._tracker, self._proxy):
+            if link is not None:
+                link.tick(now)
 
     def _wait_ms(self) -> Optional[int]:
         now = time.monotonic()
         due = [greeting.until for greeting in self._greetings]
         if self._worker is not None:
             due.append(self._worker.next_wakeup() or now + 3600)
-        if self._tracker is not None:
-            due.append(self._tracker.next_wakeup(now))
+        elif self._config.unused_s:
+            due.append(self._free_since + self._config.unused_s)
+        due += [link.next_wakeup(now) for link in (self._tracker, self._proxy) if link is not None]
         if self._accepts_at is not None:
             due.append(self._accepts_at)
         if not due:
@@ -172,12 +202,14 @@ class Supervisor:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
         }
         wakeup_before = signal.set_wakeup_fd(writer)
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)  # whoever started us had reasons
         self._wakeup = (reader, writer)
         self.watch(reader, _READ, self._take_signals)
         try:
             yield
         finally:
             self.forget(reader)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             signal.set_wakeup_fd(wakeup_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -190,7 +222,9 @@ class Supervisor:
             self._should_exit = True
         if signal.SIGCHLD in numbers:
             self._reap()
-            self._removers -= {pid for pid in self._removers if os.waitpid(pid, os.WNOHANG)[0]}
+            self._errands -= {pid for pid in self._errands if os.waitpid(pid, os.WNOHANG)[0]}
+            session = [self._worker.pid] if self._worker is not None else []
+            self._strays.reap(but=[*session, *self._errands])
 
     def _stop(self, events: int) -> None:
         self._should_exit = True
@@ -199,17 +233,19 @@ class Supervisor:
 
     def _accept(self, events: int) -> None:
         """Takes the next client; one at a time, as only that one is known to be there."""
+        listener = self._listener
+        assert listener is not None
         if len(self._waiting) >= MAX_WAITING or not self._has_room():
-            self.forget(self._listener.fileno())  # until one of them leaves or is served
+            self.forget(listener.fileno())  # until one of them leaves or is served
             return
         try:
-            connection, address = self._listener.accept()
+            connection, address = listener.accept()
         except BlockingIOError:
             return
         except OSError as error:  # no descriptors are left, as a rule
             self._report(f"a client could not be accepted: {error}")
             self._accepts_at = time.monotonic() + _ACCEPT_PAUSE_S
-            self.forget(self._listener.fileno())  # the client is still there: no busy loop
+            self.forget(listener.fileno())  # the client is still there: no busy loop
             return
         greeting = Greeting(
             connection,
@@ -221,8 +257,9 @@ class Supervisor:
 
     def _accept_again(self) -> None:
         self._accepts_at = None
-        if self._listener.fileno() not in self._watched:
-            self.watch(self._listener.fileno(), _READ, self._accept)
+        listener = self._listener
+        if listener is not None and listener.fileno() not in self._watching:
+            self.watch(listener.fileno(), _READ, self._accept)
 
     def _has_room(self) -> bool:
         """Whether one more can be listened to; for it, the oldest is sent away."""
@@ -283,43 +320,105 @@ class Supervisor:
             greeting = self._waiting[0]
             self._release(greeting)
             if greeting.admit(self._config.key):
-                self._start(greeting)
-
-    def _start(self, greeting: Greeting) -> None:
-        hello = greeting.hello
-        assert hello is not None
-        early, send_s = greeting.early, self._config.send_s
-        directory = None
-        try:
-            directory = make_directory()
-            self._worker = Worker(
-                greeting.connection,
-                greeting.address,
-                directory,
-                hello.session_timeout,
-                lambda connection, directory, progress: serve_session(
-                    connection, directory, progress, early, send_s
-                ),
-                self._descriptors(),
-            )
-        except OSError as error:
-            self._report(f"no session for {greeting.address}: {error}")
-            greeting.connection.close()
-            if directory is not None:
-                directory.remove()
-            return
-        if self._tracker is not None:
-            self._tracker.registration.occupied(time.monotonic())
-        if _GONE:
-            self.watch(greeting.connection.fileno(), _GONE, self._client_gone)
-        self._report(f"connected from {greeting.address}")
-        self._report(f"start serving at {directory.path}")
-
-    def _descriptors(self) -> List[int]:
-        """What a process that we fork must not keep open."""
-        return [*self._watched, self._listener.fileno(), self._wakeup[1]]
+                assert greeting.hello is not None
+                self._start(greeting.connection, greeting.hello, greeting.address, greeting.early)
 
     # The session
+
+    def _start(
+        self,
+        connection: socket.socket,
+        hello: ClientHello,
+        address: str = "the proxy",
+        early: bytes = b"",
+    ) -> None:
+        """Starts the session of a client that has been admitted."""
+        connection.setblocking(True)
+        directory = output = None
+        try:
+            self._strays.adopt()
+            directory = make_directory()
+            output = SessionOutput(self._config.output_nbytes)
+            self._worker = self._fork(connection, address, hello, early, directory, output)
+        except (OSError, ImportError, MemoryError) as error:  # nothing can be had just now
+            self._report(f"no session for {address}: {error}")
+            tell(
+                connection,
+                memoryview(bytes(STAGE + 1)),
+                f"SessionCrashedError: this server cannot start a session now: {error}",
+            )
+            connection.close()
+            if output is not None:
+                output.close()
+            if directory is not None:
+                directory.remove()
+            self._offer()
+            return
+        if self._tracker is not None:
+            self._tracker.occupied(address)
+        if _GONE:
+            self.watch(connection.fileno(), _GONE, self._client_gone)
+        self.watch(output.fileno(), _READ, self._take_output)
+        self._report(f"connected from {address}")
+        self._report(f"start serving at {directory.path}")
+
+    def _fork(
+        self,
+        connection: socket.socket,
+        address: str,
+        hello: ClientHello,
+        early: bytes,
+        directory: SessionDirectory,
+        output: SessionOutput,
+    ) -> Worker:
+        config = self._config
+        plan = Plan(
+            early,
+            config.handshake_s,
+            config.send_s,
+            config.idle_s,
+            config.libraries,
+            config.callback_fd,
+        )
+        shared_fd = -1
+        serve: Serve = functools.partial(serve_session, plan=plan)
+        if config.no_fork:
+            from . import fresh
+
+            shared_fd = fresh.shared_file(directory.path)
+            serve = functools.partial(fresh.exec_session, plan=plan)
+        return Worker(
+            connection,
+            address,
+            directory,
+            hello.session_timeout,
+            serve,
+            [*self.descriptors(), output.fileno()],
+            output,
+            self._strays,
+            shared_fd,
+        )
+
+    def _offer(self) -> None:
+        """The device is free: says so to whoever sends clients."""
+        self._free_since = time.monotonic()
+        for link in (self._tracker, self._proxy):
+            if link is not None and not self._should_exit:
+                link.offer()
+
+    def _take_output(self, events: int) -> None:
+        worker = self._worker
+        assert worker is not None
+        assert worker.output is not None
+        descriptor = worker.output.fileno()
+        if not worker.output.take():
+            self.forget(descriptor)
+
+    def _kick(self, reason: str) -> None:
+        """Ends the session, as the tracker was told to."""
+        if self._worker is not None:
+            reason = reason or "the session was ended by somebody in charge of the tracker"
+            self._worker.stop(time.monotonic(), self._config.stop_s, kicked(reason))
 
     def _client_gone(self, events: int) -> None:
         worker = self._worker
@@ -331,16 +430,21 @@ class Supervisor:
         worker = self._worker
         if worker is None:
             return
-        descriptor = worker.connection.fileno()
+        descriptors = [worker.connection.fileno()]
+        if worker.output is not None:
+            descriptors.append(worker.output.fileno())
         outcome = worker.reap()
+        if worker.connection.fileno() < 0:  # its client was told
+            for descriptor in descriptors:
+                self.forget(descriptor)
         if outcome is None:
             return
-        self.forget(descriptor)
         self._worker = None
-        if self._tracker is not None and not self._should_exit:
-            self._tracker.offer()
+        self._offer()
         worker.dispose()
         self._remove(worker.directory)
+        if worker.output is not None and worker.output.dropped_nbytes:
+            self._report(f"... and {worker.output.dropped_nbytes} bytes more of its output")
         self._report(f"finish serving {worker.address}: {outcome}")
         self._serve_next()
 
@@ -348,7 +452,7 @@ class Supervisor:
         """Removes it at once; by another process when clients would have to wait meanwhile."""
         if not directory.is_small():
             with contextlib.suppress(OSError):
-                self._removers.add(directory.remove_elsewhere(self._descriptors()))
+                self.errand(directory.remove_elsewhere(self.descriptors()))
                 return
         directory.remove()
 
@@ -359,159 +463,15 @@ class Supervisor:
             self._drop(greeting)
         worker = self._worker
         if worker is not None:
-            worker.stop(time.monotonic(), self._config.stop_s)
+            ended = Verdict("the server ended", "SessionCrashedError: the server was ended")
+            worker.stop(time.monotonic(), self._config.stop_s, ended)
             while self._worker is not None:
                 worker.tick(time.monotonic(), self._config.stop_s)
-                self._poll.poll(20)
+                self._watching.wait(20)
                 self._reap()
-        if self._tracker is not None:
-            self._tracker.close()
-        self.forget(self._listener.fileno())
-        self._listener.close()
-
-
-class _TrackerLink:
-    """The socket between a supervisor and its tracker; what is said on it is the registration's."""
-
-    def __init__(
-        self, address: Tuple[str, int], registration: Registration, supervisor: Supervisor
-    ) -> None:
-        self.registration = registration
-        self._address = address
-        self._name = network.format_address(*address)
-        self._supervisor = supervisor
-        self._connection: Optional[socket.socket] = None
-        self._is_connecting = False
-        self._found: List[Any] = []
-        self._next = 0
-        self._unsent = b""
-        self._retry_at: Optional[float] = 0.0
-        self._gives_up_at = 0.0
-        self._was_lost = False
-
-    def tick(self, now: float) -> None:
-        """Connects when it is time to; lets the registration say what is due."""
-        if self._connection is None:
-            if self._retry_at is not None and now >= self._retry_at:
-                self._connect(now)
-        elif self._is_connecting:
-            if now >= self._gives_up_at:
-                self._lose("no answer to a connection attempt")
-        else:
-            self._converse(lambda: self.registration.tick(now))
-
-    def next_wakeup(self, now: float) -> float:
-        """When `tick` has something to do, on the monotonic clock."""
-        if self._connection is None:
-            return self._retry_at or now
-        if self._is_connecting:
-            return self._gives_up_at
-        pause = self.registration.next_wakeup(now)
-        return now + (3600.0 if pause is None else pause)
-
-    def offer(self) -> None:
-        """The device is free again."""
-        self._converse(lambda: self.registration.offer(time.monotonic()))
-
-    def close(self) -> None:
-        """Leaves the tracker, which drops our offer."""
-        if self._connection is not None:
-            self._supervisor.forget(self._connection.fileno())
-            self._connection.close()
-            self._connection = None
-
-    def _connect(self, now: float) -> None:
-        try:
-            self._resolve()
-            # Each attempt takes the next: localhost may be ::1 here and the tracker on 127.0.0.1.
-            family, kind, proto, _, address = self._found[self._next]
-            self._next += 1
-            connection = socket.socket(family, kind, proto)
-        except OSError as error:
-            self._lose(str(error))
-            return
-        connection.setblocking(False)
-        self._connection = connection
-        self._is_connecting = True
-        self._gives_up_at = now + 10.0
-        connection.connect_ex(address)
-        self._supervisor.watch(connection.fileno(), _WRITE, self._connected)
-
-    def _resolve(self) -> None:
-        """Looks the name up, if all its addresses have been tried in vain; they may be others now.
-
-        That may take as long as a name server wants. Without an answer, the old ones will do.
-        """
-        if self._next < len(self._found):
-            return
-        self._next = 0
-        try:
-            self._found = network.resolve(*self._address)
-        except OSError:
-            if not self._found:
-                raise
-
-    def _connected(self, events: int) -> None:
-        connection = self._connection
-        assert connection is not None
-        code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._lose(os.strerror(code))
-            return
-        self._is_connecting = False
-        self._supervisor.forget(connection.fileno())
-        self._supervisor.watch(connection.fileno(), _READ, self._readable)
-        network.set_stream_options(connection)
-        self._converse(lambda: self.registration.connected(time.monotonic()))
-
-    def _readable(self, events: int) -> None:
-        connection = self._connection
-        assert connection is not None
-        if events & _WRITE and self._unsent:
-            self._converse(lambda: b"")
-        if not events & ~_WRITE:
-            return
-        try:
-            received = connection.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lose(error.strerror or str(error))
-            return
-        if not received:
-            self._lose("it closed the connection")
-            return
-        was_registered = self.registration.registered
-        self._converse(lambda: self.registration.received(received, time.monotonic()))
-        if self.registration.registered and not was_registered:
-            if self._was_lost:
-                self._supervisor.report(f"registered again with the tracker {self._name}")
-            self._was_lost = False
-            self._next -= 1  # when it is lost, the same address is tried first, and not looked up
-            self._supervisor.say_ready()
-
-    def _converse(self, say: Callable[[], bytes]) -> None:
-        """Sends what the registration has to say, and what could not be sent before."""
-        try:
-            self._unsent += say()
-            if self._connection is None or self._is_connecting or not self._unsent:
-                return
-            with contextlib.suppress(BlockingIOError):
-                self._unsent = self._unsent[self._connection.send(self._unsent) :]
-            self._supervisor.forget(self._connection.fileno())
-            self._supervisor.watch(
-                self._connection.fileno(), _READ | (_WRITE if self._unsent else 0), self._readable
-            )
-        except (OSError, RemoteProtocolError) as error:
-            self._lose(str(error))
-
-    def _lose(self, why: str) -> None:
-        if not self._was_lost:
-            self._was_lost = True
-            self._supervisor.report(f"the tracker {self._name} is not there: {why}; trying again")
-        self.close()
-        self._is_connecting = False
-        self._unsent = b""
-        now = time.monotonic()
-        self._retry_at = now + self.registration.lost(now)
-        self._supervisor.say_ready()
+        for link in (self._tracker, self._proxy):
+            if link is not None:
+                link.close()
+        if self._listener is not None:
+            self.forget(self._listener.fileno())
+            self._listener.close()

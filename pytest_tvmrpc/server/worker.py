@@ -1,4 +1,4 @@
-"""A session in a process of its own: its start, its deadline, its end.
+"""A session in a process of its own, as its supervisor sees it: its start, its deadline, its end.
 
 The parent keeps a copy of the client's socket. When the session's process dies of something, the
 parent can tell the client what it was, unless the process stood in the middle of an answer: a
@@ -12,23 +12,25 @@ import enum
 import mmap
 import os
 import signal
-import sys
 import time
-from typing import TYPE_CHECKING, Callable, Optional, Sequence
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
-from .. import network
-from ..protocol import packets
-from ..protocol.dialect import FFI
 from ..session.serving import Progress
-from .directory import remove_directory
+from .forking import fork_child
+from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, tell
+from .strays import new_mark
 
 if TYPE_CHECKING:
     import socket
 
     from .directory import SessionDirectory
+    from .output import SessionOutput
+    from .strays import Strays
 
+_STRAYS_S = 5.0
+"""How long to wait for processes that were killed; one that the kernel holds fast stays."""
 
-_PR_SET_PDEATHSIG = 1
+_LOOK_AGAIN_S = 0.05
 
 
 class WorkerState(enum.Enum):
@@ -36,7 +38,16 @@ class WorkerState(enum.Enum):
 
     SERVING = "serving"
     STOPPING = "stopping"
+    STRAYS = "strays"
+    """It has ended and its client is told; what it started has not ended yet."""
     EXITED = "exited"
+
+
+class Verdict(NamedTuple):
+    """Why a session was ended: for the report, and for its client."""
+
+    outcome: str
+    message: str
 
 
 class Worker:
@@ -47,11 +58,14 @@ class Worker:
         address: the client's, for reports.
         directory: the session's working directory.
         session_timeout: seconds until the session is ended; 0 for no limit.
-        serve: what the child does with the socket, directory and progress byte.
+        serve: what the child does.
         close: descriptors of the parent that the child must not keep.
+        output: where the child prints, if not where its parent does; owned.
+        strays: what finds the processes that a session left behind.
+        shared_fd: a file for the memory that the two share, if `serve` needs one; owned.
 
     Raises:
-        OSError: no process can be started now.
+        OSError: no process can be started now; the socket is still open.
     """
 
     def __init__(
@@ -60,63 +74,95 @@ class Worker:
         address: str,
         directory: SessionDirectory,
         session_timeout: float,
-        serve: Callable[[socket.socket, str, memoryview], None],
+        serve: Serve,
         close: Sequence[int],
+        output: Optional[SessionOutput] = None,
+        strays: Optional[Strays] = None,
+        shared_fd: int = -1,
     ) -> None:
         self.connection = connection
         self.address = address
         self.directory = directory
         self.session_timeout = session_timeout
+        self.output = output
         self.state = WorkerState.SERVING
-        self.has_expired = False
+        self.expires_at: Optional[float] = None
         self.kill_at: Optional[float] = None
-        self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self._verdict: Optional[Verdict] = None
+        self._outcome = ""
+        self._strays = strays
+        self._give_up_at = 0.0
+        self._mark = new_mark()
         self._lifeline = -1
-        lifeline_child, self._lifeline = os.pipe()
-        parent = os.getpid()
         try:
-            self.pid = os.fork()
-        except OSError:
-            os.close(lifeline_child)
-            self.dispose()
-            raise
-        if self.pid == 0:
-            _become_session(
-                self.connection,
-                directory.path,
-                memoryview(self._shared),
-                serve,
-                [*close, self._lifeline],
-                lifeline_child,
-                parent,
+            self._shared = mmap.mmap(shared_fd, mmap.PAGESIZE)
+            try:
+                self.pid = self._fork(serve, close, shared_fd)
+            except OSError:
+                self._release()
+                raise
+        finally:
+            if shared_fd >= 0:
+                os.close(shared_fd)
+        self._started()
+
+    def _fork(self, serve: Serve, close: Sequence[int], shared_fd: int) -> int:
+        lifeline, self._lifeline = os.pipe()
+        start = Start(
+            self.connection,
+            self.directory.path,
+            memoryview(self._shared),
+            shared_fd,
+            lifeline,
+            os.getpid(),
+            self._mark,
+        )
+        output = self.output.writer if self.output is not None else -1
+        try:
+            return fork_child(
+                lambda: become_session(start, serve, output), [*close, self._lifeline]
             )
+        finally:
+            start.shared.release()
+            os.close(lifeline)
+
+    def _started(self) -> None:
         with contextlib.suppress(OSError):  # the child does it too; whoever comes first
             os.setpgid(self.pid, self.pid)
-        os.close(lifeline_child)
-        now = time.monotonic()
-        self.expires_at = now + session_timeout if session_timeout else None
+        if self.output is not None:
+            self.output.started()
+        limit_s = self.session_timeout
+        self.expires_at = time.monotonic() + limit_s if limit_s else None
+
+    def descriptors(self) -> List[int]:
+        """What no other process that the parent forks may keep open."""
+        own = [self.connection.fileno(), self._lifeline]
+        if self.output is not None:
+            own.append(self.output.fileno())
+        return [descriptor for descriptor in own if descriptor >= 0]
 
     def expect_end(self, by: float) -> None:
         """The client is gone: the process has until then to notice."""
         if self.state is WorkerState.SERVING:
             self.kill_at = by
 
-    def stop(self, now: float, grace_s: float) -> None:
+    def stop(self, now: float, grace_s: float, verdict: Optional[Verdict] = None) -> None:
         """Asks the process to end; `tick` kills it when it does not."""
         if self.state is WorkerState.SERVING:
             self.state = WorkerState.STOPPING
             self.kill_at = now + grace_s
+            self._verdict = verdict
             self._signal(signal.SIGTERM)
 
     def tick(self, now: float, grace_s: float) -> None:
         """Does what is due: the end of the session's time, or of the patience with its end."""
         if self.expires_at is not None and now >= self.expires_at:
             self.expires_at = None
-            self.has_expired = True
-            self.stop(now, grace_s)
+            self.stop(now, grace_s, _expired(self.session_timeout))
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = None
-            self._signal(signal.SIGKILL)
+            if self.state is not WorkerState.STRAYS:
+                self._signal(signal.SIGKILL)
 
     def next_wakeup(self) -> Optional[float]:
         """When `tick` has something to do, on the monotonic clock."""
@@ -124,51 +170,88 @@ class Worker:
         return min(due) if due else None
 
     def reap(self) -> Optional[str]:
-        """Once the process has ended: how, with the client told; `dispose` is left to do.
+        """Once the process and all that it started have ended: how; `dispose` is left to do.
 
-        None while it runs.
+        The client is told as soon as the process cannot say anything itself any more. None: not
+        everything has ended; the last of it is looked for at `next_wakeup`, too.
         """
-        # As long as it is not reaped, its number cannot belong to anybody else.
-        if not _has_ended(self.pid):
-            return None
-        self._signal(signal.SIGKILL)  # what it started and left behind
-        _, status = os.waitpid(self.pid, 0)
+        if self.state is not WorkerState.STRAYS:
+            # As long as it is not reaped, its number cannot belong to anybody else.
+            if not _has_ended(self.pid):
+                return None
+            self._signal(signal.SIGKILL)  # what it started and left in its group
+            _, status = os.waitpid(self.pid, 0)
+            self._conclude(_outcome(status))
+            self.state = WorkerState.STRAYS
+            self.expires_at = self.kill_at = None
+            self._give_up_at = time.monotonic() + _STRAYS_S
+        if self._strays is not None and not self._strays.kill(self._mark):
+            now = time.monotonic()
+            if now < self._give_up_at:
+                self.kill_at = now + _LOOK_AGAIN_S
+                return None
+            self._outcome += "; processes that it started cannot be killed"
         self.state = WorkerState.EXITED
-        outcome = _outcome(status)
-        if not outcome and self._shared[0] == Progress.CALLING:
-            outcome = "exited with 0"
-        message = None
-        if self.has_expired:
-            message = (
-                f"RPCSessionTimeoutError: Your {float(self.session_timeout)}s session has expired, "
-                'try to increase the "session_timeout" value.'
-            )
-        elif outcome and self._shared[0] == Progress.CALLING:
-            message = (
-                f"SessionCrashedError: the session's process {outcome} while it served a request; "
-                "what it printed is in the server's output"
-            )
-        if message is not None and self._shared[0] != Progress.ANSWERING:
-            self._tell(message)
-        self.connection.close()
-        return "session expired" if self.has_expired else outcome or "session ended"
+        return self._outcome
 
-    def _tell(self, message: str) -> None:
-        with contextlib.suppress(OSError):  # the client may be gone
-            self.connection.setblocking(False)
-            self.connection.send(packets.exception(FFI, message))
+    def _conclude(self, ended: str) -> None:
+        """Tells the client, if there is something to be told, how its session ended."""
+        if self.output is not None:
+            self.output.close()
+        progress, stage = self._shared[PROGRESS], self._shared[STAGE]
+        verdict = self._verdict
+        if verdict is None and stage == Stage.WAS_IDLE and not ended:
+            verdict = Verdict("its client asked nothing for too long", "")
+        elif verdict is None and progress == Progress.CALLING:
+            ended = ended or "exited with 0"
+            verdict = self._crashed(ended, "while it served a request")
+        elif verdict is None and ended and stage == Stage.STARTING:
+            verdict = self._crashed(ended, "before it served anything")
+        if verdict is not None and verdict.message and progress != Progress.ANSWERING:
+            tell(self.connection, memoryview(self._shared), verdict.message)
+        self.connection.close()
+        self._outcome = verdict.outcome if verdict is not None else ended or "session ended"
+
+    def _crashed(self, ended: str, when: str) -> Verdict:
+        printed = self.output.last_lines() if self.output is not None else ""
+        return Verdict(
+            ended,
+            f"SessionCrashedError: the session's process {ended} {when}"
+            + (printed or "; it printed nothing"),
+        )
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
-            os.killpg(self.pid, number)
+        """To the process, wherever it may have gone, and to those that stayed in its group."""
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+                kill(self.pid, number)
 
     def dispose(self) -> None:
         """Releases what the session had; may be called twice."""
         self.connection.close()
+        self._release()
+
+    def _release(self) -> None:
         self._shared.close()
+        if self.output is not None:
+            self.output.close()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+
+
+def _expired(session_timeout: float) -> Verdict:
+    """The words are TVM's."""
+    return Verdict(
+        "session expired",
+        f"RPCSessionTimeoutError: Your {float(session_timeout)}s session has expired, "
+        'try to increase the "session_timeout" value.',
+    )
+
+
+def kicked(reason: str) -> Verdict:
+    """The session was ended by somebody in charge of the farm."""
+    return Verdict(f"kicked: {reason}", f"SessionKickedError: {reason}")
 
 
 def _has_ended(pid: int) -> bool:
@@ -191,115 +274,3 @@ def _outcome(status: int) -> str:
             return f"was killed by signal {number}"
     code = os.WEXITSTATUS(status)
     return f"exited with {code}" if code else ""
-
-
-def _become_session(
-    connection: socket.socket,
-    directory: str,
-    progress: memoryview,
-    serve: Callable[[socket.socket, str, memoryview], None],
-    close: Sequence[int],
-    lifeline: int,
-    parent: int,
-) -> None:
-    """The child: serves, and never returns."""
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for descriptor in close:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        _die_with(lifeline, directory)
-        _die_later_than(parent)
-        os.chdir(directory)
-        serve(connection, directory, progress)
-        progress[0] = Progress.IDLE  # whatever was cut short: this is no exit() within a request
-        status = 0
-    except BaseException:  # of the child alone: it is told, and the child ends with status 1
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        _flush()
-        os._exit(status)
-
-
-def _die_with(lifeline: int, directory: str) -> None:
-    """Ends this process, and removes its directory, when the parent is gone."""
-    import threading
-
-    def watch() -> None:
-        os.read(lifeline, 1)  # returns when the parent's end closes, however the parent ended
-        remove_directory(directory)
-        os.killpg(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="tvmrpc-lifeline", daemon=True).start()
-
-
-def _die_later_than(parent: int) -> None:
-    """Ends this process a second after the parent, on Linux, where `_die_with` cannot.
-
-    A library whose constructor blocks holds Python's lock, and the thread does not run. So the
-    kernel sends SIGHUP when the parent is gone, and the handler is alarm() of the C library: it
-    takes the number of the signal, which is 1, for the seconds until SIGALRM ends the process.
-    Killed at once, it would leave its directory; now it does so only when the thread is stuck,
-    and the next server removes it.
-    """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):  # a C library that goes by another name
-        library = ctypes.CDLL(None)
-        handler = ctypes.cast(library.alarm, ctypes.c_void_p)
-        library.signal(int(signal.SIGHUP), handler)
-        library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGHUP))
-        if os.getppid() != parent:  # it was gone before the kernel knew
-            os.kill(os.getpid(), signal.SIGHUP)
-
-
-def _flush() -> None:
-    """Lets out what Python and C libraries have buffered; `_exit` would drop it."""
-    import ctypes
-
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
-            stream.flush()
-    with contextlib.suppress(OSError, AttributeError):  # a C library that goes by another name
-        ctypes.CDLL(None).fflush(None)
-
-
-def preload() -> None:
-    """Imports what every session needs, so that a fork has it (measured: 35 ms a session)."""
-    import ctypes
-    import gc
-    import threading
-
-    from ..runtime import tensor
-    from ..runtime.device import cpu
-    from ..session import channel, environment, local, serving
-
-    del ctypes, threading, tensor, cpu, channel, environment, local, serving
-    gc.collect()
-    gc.freeze()  # a collection in the child would write to, and so copy, every page of ours
-
-
-def serve_session(
-    connection: socket.socket, directory: str, progress: memoryview, early: bytes, send_s: float
-) -> None:
-    """What a session's process does: the runtime is loaded here, not in the parent."""
-    from ..session.channel import SocketChannel
-    from ..session.environment import Environment
-    from ..session.local import LocalSession
-    from ..session.serving import Server, StreamBrokenError
-
-    channel = SocketChannel(connection, "the client")
-    network.set_kernel_timeouts(connection, None, send_s)
-    server = Server(channel, LocalSession(Environment(directory)), progress)
-    server.receive_early(early)
-    with contextlib.suppress(StreamBrokenError, ConnectionError, BlockingIOError):
-        server.serve()  # the client is gone, or was told what it did wrong: the session is over

@@ -112,13 +112,13 @@ Start = Callable[..., Watched]
 
 @pytest.fixture(name="start_server")
 def _start_server(tmp_path: Path, _own_temp: Path) -> Iterator[Start]:
-    """``start_server(**options)``: a server that ends with the test."""
+    """``start_server(**options)``: a server that ends with the test; maybe behind a proxy."""
     with contextlib.ExitStack() as stack:
 
-        def start(**options: Any) -> Watched:
+        def start(proxy_port: int = 0, **options: Any) -> Watched:
             log = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.log"
             file = stack.enter_context(open(log, "w"))
-            server = stack.enter_context(rpc.Server(port=0, log=file, **options))
+            server = stack.enter_context(rpc.Server(port=proxy_port, log=file, **options))
             return Watched(server, log, _own_temp)
 
         yield start
@@ -157,11 +157,23 @@ def _start_client() -> Iterator[Callable[[int, str], "subprocess.Popen[bytes]"]]
 
 
 SUPERVISOR = """
-import sys, socket
+import itertools, os, signal, sys, time
 sys.path.append({folder!r})
 from pytest_tvmrpc import network
 from pytest_tvmrpc.server.config import ServerConfig
 from pytest_tvmrpc.server.supervisor import Supervisor
+
+def fork_once_fails():
+    def fork(fork=os.fork):
+        os.fork = fork
+        raise BlockingIOError(11, os.strerror(11))
+    os.fork = fork
+
+def clock_jumps():
+    turns = itertools.cycle((3600, -7200, 7200))
+    time.time = lambda now=time.time: now() + next(turns)
+
+{before}
 listener = network.listen("127.0.0.1", 0)
 Supervisor(
     ServerConfig(port=0, **{settings!r}),
@@ -176,13 +188,15 @@ Supervisor(
 def _start_supervisor(deadline_s: float) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """``start_supervisor(handshake_s=0.2)``: one with settings that no option has.
 
-    Its attribute ``args`` ends with the port.
+    Its attribute ``args`` ends with the port; `before` is called in its process first.
     """
     processes: List["subprocess.Popen[str]"] = []
 
-    def start(**settings: float) -> "subprocess.Popen[str]":
+    def start(before: str = "", **settings: float) -> "subprocess.Popen[str]":
+        script = SUPERVISOR.format(folder=FOLDER, before=before, settings=settings)
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", SUPERVISOR.format(folder=FOLDER, settings=settings)],
+            [sys.executable, "-S", "-c", script],
+            stdin=subprocess.PIPE,  # in which nothing ever comes
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -62,6 +62,10 @@ FUNCTION(sleep_through_sigterm) {
 __attribute__((constructor)) static void loaded(void) { raise(SIGSEGV); }
 #endif
 
+#ifdef WITH_A_CONSTRUCTOR_THAT_EXITS
+__attribute__((constructor)) static void loaded(void) { exit(4); }
+#endif
+
 #ifdef WITH_A_CONSTRUCTOR_THAT_BLOCKS
 __attribute__((constructor)) static void loaded(void) {
   say_started();
@@ -77,6 +81,64 @@ FUNCTION(leave_many_files) {
   }
   return 0;
 }
+
+static void print_much(void) {
+  static char line[1024];
+  for (int index = 0; index < (int)sizeof line; ++index) line[index] = index == 1023 ? '\n' : 'x';
+  for (int number = 0; number < 64 << 10; ++number) fwrite(line, 1, sizeof line, stdout);
+  fflush(stdout);
+}
+
+/* 64 MiB. */
+FUNCTION(print_much) {
+  print_much();
+  return give(result, 1);
+}
+
+FUNCTION(print_for_ever) {
+  say_started();
+  for (;;) print_much();
+  return 0;
+}
+
+FUNCTION(say_and_segfault) {
+  fprintf(stderr, "the tensor core is on fire\n");
+  raise(SIGSEGV);
+  return 0;
+}
+
+/* Starts a daemon, which is in a session of its own and nobody's child, and returns its number. */
+FUNCTION(leave_a_daemon) {
+  int ends[2];
+  pid_t found = 0;
+  if (pipe(ends) != 0) return -1;
+  if (fork() == 0) {
+    setsid();
+    pid_t daemon = fork();
+    if (daemon == 0) {
+      signal(SIGTERM, SIG_IGN);
+      signal(SIGHUP, SIG_IGN);
+      close(ends[1]);
+      for (;;) pause();
+    }
+    if (write(ends[1], &daemon, sizeof daemon) < 0) _exit(1);
+    _exit(0);
+  }
+  if (read(ends[0], &found, sizeof found) < 0) return -1;
+  close(ends[0]);
+  close(ends[1]);
+  return give(result, found);
+}
+
+/* As if a shell had started it: the session's own group is empty then. */
+FUNCTION(join_the_group_of_the_server) { return give(result, setpgid(0, getpgid(getppid()))); }
+
+FUNCTION(read_stdin) {
+  char byte;
+  return give(result, read(0, &byte, 1));
+}
+
+FUNCTION(start_in_the_background) { return give(result, system("true &")); }
 
 /* Starts a process that would run for ever, and returns its number. */
 FUNCTION(leave_a_child) {

@@ -39,6 +39,13 @@ def test_what_can_be(settings: Any) -> None:
         ({"key": "nul\0"}, "keys are single words"),
         ({"port": -1}, "1 to 65535, or 0"),
         ({"port": 65536}, "1 to 65535, or 0"),
+        ({"is_proxy": True}, "needs the proxy's port and a key of its own"),
+        ({"is_proxy": True, "key": "k" * 300}, "longer than the 256 bytes"),
+        ({"tracker": ("127.0.0.1", 9190), "key": "k" * 300}, "longer than the 256 bytes"),
+        ({"is_proxy": True, "key": "k", "port": 0}, "needs the proxy's port and a key of its own"),
+        ({"idle_s": -1.0}, "the idle timeout -1.0 is no time in seconds; 0 is for no limit"),
+        ({"idle_s": float("inf")}, "the idle timeout inf is no time"),
+        ({"unused_s": float("nan")}, "the timeout nan is no time"),
     ],
     ids=repr,
 )

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from pytest_tvmrpc.server import directory as module
-from pytest_tvmrpc.server.directory import PREFIX, find_abandoned, make_directory, remove_directory
+from pytest_tvmrpc.server.directory import (
+    PREFIX,
+    check_directories,
+    find_abandoned,
+    make_directory,
+    remove_directory,
+)
 
 
 @pytest.fixture(name="folder")
@@ -46,6 +52,45 @@ def test_a_place_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert os.path.dirname(directory.path) == str(folder)
 
 
+def test_the_working_directory_is_gone(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no reason to look nowhere."""
+    gone = tmp_path_factory.mktemp("gone")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    directory = make_directory()
+    directory.remove()
+    assert os.path.dirname(directory.path) == str(folder)
+
+
+def test_a_place_from_which_nothing_can_be_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said when the server starts; an ordinary one is not worth a word."""
+    assert check_directories() == ""
+
+    class NoExec:
+        """What the system says of a folder that is mounted so."""
+
+        f_flag = os.ST_NOEXEC
+
+    monkeypatch.setattr(os, "statvfs", lambda path: NoExec)
+    assert f"in {folder}, which is mounted noexec" in check_directories()
+    assert list(folder.iterdir()) == []
+
+
+def test_no_place_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last reason is the message."""
+
+    def mkdir(path: str, mode: int) -> None:
+        raise OSError(30, "Read-only file system", path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(OSError, match="Read-only file system"):
+        check_directories()
+
+
 def test_folders_without_end(folder: Path) -> None:
     """A thousand of them, each in the last: nothing recurs."""
     os.mkdir(folder / "top")
@@ -81,6 +126,52 @@ def test_what_is_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Python 3.12 warns of forks in processes with threads, as pytest-xdist's are; the server has none.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes somebody else")
+def test_what_may_not_be_written(folder: Path) -> None:
+    """Read-only folders in it are removed, too, by who is not root: they are its own."""
+    folder.chmod(0o777)
+    top = folder / "top"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)  # while it may pass through those above
+            os.setgid(65534)
+            os.setuid(65534)
+            for mode in (0o555, 0o000):
+                inner = f"top/{mode}/inner"
+                os.makedirs(inner)
+                os.mkdir(f"{inner}/deeper")
+                os.chmod(inner, mode)
+                os.chmod(f"top/{mode}", mode)
+            remove_directory("top")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert not top.exists()
+
+
+def test_one_that_is_taken_for_abandoned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server that starts just then, in the moment before it is locked: another is made."""
+    real = module.fcntl.flock
+    taken = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not taken:
+            taken.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(module.fcntl, "flock", flock)
+    directory = make_directory()
+    assert [directory.path] != taken
+    assert os.path.dirname(directory.path) == str(folder)
+    assert os.path.isdir(directory.path)
+    directory.remove()
+
+
+# As above.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_what_is_removed_elsewhere(folder: Path) -> None:
     """By a process that keeps none of the descriptors that it was told to close."""

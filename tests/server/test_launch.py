@@ -12,23 +12,29 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
 import pytest_tvmrpc
 from pytest_tvmrpc import rpc
 from pytest_tvmrpc.errors import (
+    CompilerError,
     ConnectionLostError,
     KeyMismatchError,
+    LibraryError,
     RPCSessionTimeoutError,
     SessionCrashedError,
+    SessionKickedError,
     StartError,
     TrackerError,
 )
 from pytest_tvmrpc.protocol import tracker as wire
+from pytest_tvmrpc.runtime.toolchain import compile_library
 
 WaitUntil = Callable[..., None]
+
+FOLDER = str(Path(__file__).parents[2])
 
 
 @pytest.fixture(name="tracker", scope="module")
@@ -212,11 +218,11 @@ def test_a_device_that_drops_out_in_a_call(
     assert sorted(seen) == sorted(servers)
 
 
-def _kill_when_started(server: Any) -> None:
+def _kill_when_started(server: Any, number: int = signal.SIGKILL) -> None:
     end = time.monotonic() + 10
     while not server.started() and time.monotonic() < end:
         time.sleep(0.002)
-    os.kill(server.pid, signal.SIGKILL)
+    os.kill(server.pid, number)
 
 
 def test_a_kernel_that_crashes_each_device(
@@ -278,6 +284,10 @@ def test_a_tracked_server_that_is_killed_in_a_call(
         ({"key": "nul\0"}, "has a blank in it"),
         ({"port": 65536}, "port 65536 is none"),
         ({"port": -1}, "port -1 is none"),
+        ({"is_proxy": True}, "needs the proxy's port and a key"),
+        ({"is_proxy": True, "port": 9090}, "needs the proxy's port and a key"),
+        ({"timeout": -1.0}, "the timeout -1.0 is no time"),
+        ({"idle_timeout": float("nan")}, "the idle timeout nan is no time"),
     ],
 )
 def test_arguments_that_cannot_go_together(options: Any, message: str) -> None:
@@ -286,27 +296,275 @@ def test_arguments_that_cannot_go_together(options: Any, message: str) -> None:
         rpc.Server(**{"port": 0, **options})
 
 
+LIBRARY = """
+#include <stdint.h>
+int base_value(void) { return 41; }
+"""
+
+USER = """
+#include <stdint.h>
+extern int base_value(void);
+int __tvm_ffi_answer(void* self, const void* args, int32_t count, int64_t* result) {
+  result[0] = 1;
+  result[1] = base_value() + 1;
+  return 0;
+}
+"""
+
+
+@pytest.fixture(name="libraries", scope="module")
+def _libraries(tmp_path_factory: pytest.TempPathFactory) -> Tuple[str, str]:
+    """A library, and one that wants a function of the first and does not say so."""
+    folder = tmp_path_factory.mktemp("libraries")
+    made = []
+    for name, source in (("known", LIBRARY), ("user", USER)):
+        (folder / f"{name}.c").write_text(source)
+        try:
+            made.append(compile_library(folder / f"{name}.c", folder / f"{name}.so"))
+        except CompilerError as error:
+            pytest.skip(str(error))
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
+def test_load_library(start_server: Any, libraries: Tuple[str, str], no_fork: bool) -> None:
+    """What it exports is there for whatever a session loads; a relative path is from here."""
+    known, user = libraries
+    with start_server().connect() as remote:
+        remote.upload(user)
+        with pytest.raises(LibraryError, match="base_value"):
+            remote.load_module("user.so")
+    given = os.path.relpath(known)
+    server = start_server(load_library=f"{given}:libc.so.6", no_fork=no_fork)
+    for _ in range(2):
+        with server.connect() as remote:
+            remote.upload(user)
+            assert remote.load_module("user.so")["answer"]() == 42
+    for maps in (f"/proc/{server.pid}/maps",):
+        assert "known.so" not in Path(maps).read_text(), "the server itself opens no library"
+
+
 @pytest.mark.parametrize(
-    ("options", "instead"),
-    [
-        (
-            {"is_proxy": True},
-            r"^is_proxy=True is not supported in this version, only False; .*cu",
-        ),
-        ({"load_library": "some.so"}, r"^load_library='some\.so' is not .*remote\.load_module"),
-        ({"no_fork": True}, r"^no_fork=True is not .*safe to fork"),
-        ({"server_init_callback": print}, r"^server_init_callback=.*rpc_server\.main\(\)"),
-        ({"reuse_addr": False}, r"^reuse_addr=False is not .*only True;"),
-        ({"timeout": 5.0}, r"^timeout=5\.0 is not .*session_timeout"),
-    ],
+    ("content", "message"),
+    [(None, "missing.so"), (b"not a library", "missing.so"), (b"\x7fELF", "missing.so")],
+    ids=["no file", "no library", "truncated"],
 )
-def test_arguments_that_only_tvm_has(options: Any, instead: str) -> None:
-    """Are refused before anything is started, with what to do instead."""
-    with pytest.raises(ValueError, match=instead):
-        rpc.Server(port=0, **options)
-    if "timeout" in options or "reuse_addr" in options:
-        with pytest.raises(ValueError, match=next(iter(options))):
-            rpc.Tracker(port=0, **options)
+def test_a_library_that_cannot_be_loaded(
+    tmp_path: Path, libraries: Tuple[str, str], content: Any, message: str
+) -> None:
+    """That is seen when the server starts, not when its first client comes."""
+    path = tmp_path / "missing.so"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StartError, match=message):
+        rpc.Server(port=0, load_library=[libraries[0], str(path)], silent=True, log=-3)
+
+
+def test_a_library_that_is_gone_later(
+    start_server: Any, libraries: Tuple[str, str], tmp_path: Path
+) -> None:
+    """Each client is told which; the server goes on."""
+    path = tmp_path / "later.so"
+    path.write_bytes(Path(libraries[0]).read_bytes())
+    server = start_server(load_library=str(path))
+    assert server.serves()
+    path.rename(tmp_path / "elsewhere.so")
+    for _ in range(2):
+        with pytest.raises(LibraryError, match=r"later\.so"), server.connect() as remote:
+            remote.get_function("rpc.test.addone")(1)
+    (tmp_path / "elsewhere.so").rename(path)
+    assert server.serves()
+
+
+@pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
+def test_server_init_callback(start_server: Any, tmp_path: Path, no_fork: bool) -> None:
+    """A closure; what it registers is there in each session. It runs once, or once in each."""
+    calls = tmp_path / "calls"
+    factor = 21
+
+    def register() -> None:
+        from pytest_tvmrpc import runtime
+
+        runtime.register_func("own.times", lambda value: factor * value)
+        with open(calls, "a") as file:
+            file.write("called\n")
+
+    server = start_server(server_init_callback=register, no_fork=no_fork)
+    if not no_fork:
+        assert calls.read_text() == "called\n"
+    for _ in range(2):
+        with server.connect() as remote:
+            assert remote.get_function("own.times")(2) == 42
+    assert calls.read_text() == "called\n" * (2 if no_fork else 1)
+
+
+def test_a_callback_that_raises(start_server: Any) -> None:
+    """Its text is why there is no server; with an interpreter for each session, each is told."""
+
+    def refuse() -> None:
+        raise ValueError("the accelerator is in use")
+
+    with pytest.raises(StartError, match="callback raised ValueError: the accelerator is in use"):
+        rpc.Server(port=0, server_init_callback=refuse, silent=True, log=-3)
+    server = start_server(server_init_callback=refuse, no_fork=True)
+    with pytest.raises(ValueError, match="the accelerator is in use"), server.connect() as remote:
+        remote.get_function("rpc.test.addone")(1)
+
+
+def test_a_callback_that_cannot_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds on to stays here, or cloudpickle is not there: the message says what to do."""
+    lock = threading.Lock()
+    with pytest.raises(StartError, match="let it refer to what it makes itself"):
+        rpc.Server(port=0, server_init_callback=lambda: lock.acquire(), silent=True)
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(StartError, match=r"pip install 'pytest-tvmrpc\[closures\]'"):
+        rpc.Server(port=0, server_init_callback=print, silent=True)
+
+
+def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil) -> None:
+    """A session is an interpreter of its own, and ends as one that was forked."""
+    server = start_server(no_fork=True)
+    with server.connect() as remote:
+        remote.upload(deaths)
+        process = remote.load_module("deaths.so")["process"]()
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+        assert b"fresh.main()" in command
+        assert os.readlink(f"/proc/{process}/cwd") == str(server.directories[0])
+        assert remote.listdir() == "deaths.so"
+    module = server.load(deaths)
+    with pytest.raises(SessionCrashedError, match="was killed by SIGSEGV while it served"):
+        module["segfault"]()
+    module = server.load(deaths, session_timeout=0.5)
+    with pytest.raises(RPCSessionTimeoutError):
+        module["sleep_through_sigterm"]()
+    assert server.serves()
+    wait_until(lambda: server.is_at_rest, "nothing is left of the sessions")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_does_not_fork_ends(
+    start_server: Any,
+    deaths: str,
+    number: int,
+    wait_until: WaitUntil,
+    ended_at_once: Callable[[int], None],
+) -> None:
+    """With its session, in the middle of a call, and the directory."""
+    server = start_server(no_fork=True)
+    module = server.load(deaths)
+    process = module["process"]()
+    thread = threading.Thread(target=_kill_when_started, args=(server, number))
+    thread.start()
+    with pytest.raises(ConnectionLostError):
+        module["spin"]()
+    thread.join()
+    ended_at_once(process)
+    wait_until(lambda: not server.directories, "the directory is gone")
+
+
+def test_a_server_that_nobody_uses(start_server: Any, wait_until: WaitUntil) -> None:
+    """It ends by itself; time in which it is used does not count."""
+    server = start_server(timeout=0.6)
+    with server.connect() as remote:
+        end = time.monotonic() + 0.9
+        while time.monotonic() < end:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+    started = time.monotonic()
+    wait_until(lambda: not server.server.program.alive, "it has ended")
+    assert time.monotonic() - started > 0.4
+    assert server.server.program.ended() == "exited with 0"
+    assert "no client came for 0.6 s" in server.reports
+
+
+def test_reuse_addr(dial: Any, hello: Any) -> None:
+    """Without it, a port whose last connection the kernel remembers is not free; it is with it."""
+    with rpc.Server(port=0, silent=True, log=-3) as server:
+        exactly = {"port": server.port, "port_end": server.port + 1, "silent": True, "log": -3}
+        client = dial(server.port)
+        client.sendall(hello(b"client: -timeout=0.1"))
+        while client.recv(4096):  # the server closes first, and so its port is remembered
+            pass
+        client.close()
+    with pytest.raises(StartError, match="cannot bind to port"):
+        rpc.Server(reuse_addr=False, **exactly)
+    with rpc.Server(reuse_addr=True, **exactly) as server:
+        assert server.port == exactly["port"]
+
+
+def test_two_servers_on_one_port(start_server: Any) -> None:
+    """Never both, also if they start together; within a range, each gets its own."""
+    port = start_server().port
+    outcomes: List[Any] = []
+
+    def start() -> None:
+        try:
+            outcomes.append(rpc.Server(port=port + 1, port_end=port + 2, silent=True, log=-3))
+        except StartError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    servers = [outcome for outcome in outcomes if isinstance(outcome, rpc.Server)]
+    for server in servers:
+        server.terminate()
+    assert len(servers) <= 1
+
+
+def test_a_session_is_kicked(
+    board: Any,
+    tracker: rpc.Tracker,
+    farm: rpc.TrackerSession,
+    deaths: str,
+    wait_until: WaitUntil,
+) -> None:
+    """The client is told why, in its call; the device is free at once."""
+    server = board("kicked")
+    with farm.request("kicked") as remote:
+        remote.upload(deaths)
+        module = remote.load_module("deaths.so")
+
+        def kick() -> None:
+            wait_until(server.started, "the kernel runs")
+            with rpc.connect_tracker(tracker.host, tracker.port) as other:
+                other.kick("kicked", "the board is needed")
+
+        thread = threading.Thread(target=kick)
+        thread.start()
+        with pytest.raises(SessionKickedError, match="the board is needed"):
+            module["spin"]()
+        thread.join()
+    with farm.request("kicked", wait_timeout=5) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    assert "kicked: " in server.reports
+
+
+PIPED = """
+import sys
+sys.path.append({folder!r})
+from pytest_tvmrpc import rpc
+server = rpc.Server(port=0)
+remote = rpc.connect("127.0.0.1", server.port)
+remote.upload({deaths!r})
+print(remote.load_module("deaths.so")["leave_a_daemon"](), flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os._exit(0)"])
+def test_whoever_reads_the_output_of_a_script(deaths: str, end: str) -> None:
+    """`script | cat` returns when the script is gone: nobody keeps its pipe open."""
+    script = PIPED.format(folder=FOLDER, deaths=deaths, end=f"import os; {end}")
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        process.wait(10)
+        started = time.monotonic()
+        assert process.stdout is not None
+        assert process.stdout.read()
+        assert time.monotonic() - started < 2
 
 
 def test_the_order_of_the_arguments(tmp_path: Path, tracker: rpc.Tracker) -> None:

@@ -8,7 +8,8 @@ from typing import Callable, Iterator, Tuple
 import pytest
 
 from pytest_tvmrpc.errors import RemoteProtocolError
-from pytest_tvmrpc.protocol.handshake import ClientHello
+from pytest_tvmrpc.protocol.codes import HandshakeReply
+from pytest_tvmrpc.protocol.handshake import ClientHello, encode_server_reply
 from pytest_tvmrpc.server.listener import Greeting
 
 Pair = Tuple[Greeting, socket.socket]
@@ -68,7 +69,7 @@ def test_admission(pair: Pair) -> None:
     """The answer has the server's key; the socket blocks from then on."""
     greeting, client = pair
     assert greeting.admit("board")
-    assert client.recv(100) == b"\x71\xf2\x0f\0\x0c\0\0\0server:board"
+    assert client.recv(100) == encode_server_reply(HandshakeReply.SUCCESS, "board")
     assert greeting.connection.gettimeout() is None
 
 

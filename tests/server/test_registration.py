@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any, List
+from typing import Any, List, Optional
 
 import pytest
 
 from pytest_tvmrpc.errors import LocalProtocolError, RemoteProtocolError
+from pytest_tvmrpc.protocol import farm
 from pytest_tvmrpc.protocol import tracker as wire
+from pytest_tvmrpc.protocol.offering import ANSWER_LIMIT_S
+from pytest_tvmrpc.protocol.pause import LAST_PAUSE_S
 from pytest_tvmrpc.server.registration import (
-    ANSWER_LIMIT_S,
-    LAST_PAUSE_S,
     POLL_S,
     UNUSED_S,
     Registration,
@@ -31,7 +32,7 @@ def registered(now: float = 0.0, **options: Any) -> Registration:
     registration = Registration("board", 19100, **options, entropy=os.urandom)
     registration.connected(now)
     registration.received(wire.MAGIC, now)
-    registration.received(wire.SUCCESS * 2, now)
+    registration.received(wire.SUCCESS * 3, now)
     assert registration.registered
     return registration
 
@@ -50,6 +51,7 @@ def test_the_first_words() -> None:
     assert said(answer) == [
         [5, {"key": "server:board", "addr": [None, 19100]}],
         [3, "board", [19100, registration.match_key], None],
+        [1, {"tvmrpc": 1, "orders": True}],
     ]
     assert not registration.registered
     assert registration.received(wire.SUCCESS, 0) == b""
@@ -62,7 +64,7 @@ def test_an_address_of_its_own_is_announced() -> None:
     """The address for clients is in the introduction and in each offer."""
     registration = Registration("board", 1, custom_addr="board.example", entropy=os.urandom)
     registration.connected(0)
-    info, put = said(registration.received(wire.MAGIC, 0))
+    info, put, _ = said(registration.received(wire.MAGIC, 0))
     assert info[1]["addr"] == ["board.example", 1]
     assert put[3] == "board.example"
 
@@ -72,7 +74,7 @@ def test_answers_arrive_in_any_segmentation(cut: str) -> None:
     """Echo and answers may come in pieces or together."""
     registration = Registration("board", 19100, entropy=os.urandom)
     registration.connected(0)
-    stream = wire.MAGIC + wire.SUCCESS * 2
+    stream = wire.MAGIC + wire.SUCCESS * 3
     answer = b""
     if cut == "byte by byte":
         for index in range(len(stream)):
@@ -81,7 +83,7 @@ def test_answers_arrive_in_any_segmentation(cut: str) -> None:
         answer = registration.received(
             stream + (b"\2\0" if cut == "with trailing bytes" else b""), 0
         )
-    assert len(said(answer)) == 2
+    assert len(said(answer)) == 3
     assert registration.registered
     if cut == "with trailing bytes":
         registration.tick(POLL_S)
@@ -105,7 +107,9 @@ def test_who_is_no_tracker_is_found_out(words: bytes) -> None:
         struct.pack("<i", -1),
         struct.pack("<i", 2**30),
         struct.pack("<i", 1) + b"?",
-        wire.SUCCESS * 3,
+        wire.SUCCESS * 4,
+        wire.SUCCESS * 2 + wire.encode([0, {}]),
+        wire.encode({"kick": 5}),
     ],
 )
 def test_a_refusal_or_nonsense_is_an_error(answer: bytes) -> None:
@@ -187,9 +191,8 @@ def test_the_2_seconds_start_anew_with_each_key() -> None:
         now += UNUSED_S / 2
         assert polled(registration, now, pending) == b""
     registration.occupied(now)
-    registration.received(b"", now)
     registration.offer(now)
-    registration.received(wire.SUCCESS, now)
+    registration.received(wire.SUCCESS * 2, now)
     assert polled(registration, now + UNUSED_S, []) == b""
 
 
@@ -199,8 +202,26 @@ def test_an_answer_about_an_old_key_says_nothing() -> None:
     registration.tick(POLL_S)
     registration.occupied(POLL_S)
     registration.offer(POLL_S)
-    assert registration.received(wire.encode([]) + wire.SUCCESS, 99) == b""
+    assert registration.received(wire.encode([]) + wire.SUCCESS * 2, 99) == b""
     assert polled(registration, 100, []) == b""
+
+
+@pytest.mark.parametrize("asked", ["answered", "on its way", "never"])
+def test_the_tracker_is_told_that_the_client_has_come(asked: str) -> None:
+    """Only if a question after the grant made it believe that he has not."""
+    registration = registered()
+    if asked == "answered":
+        assert polled(registration, POLL_S, []) == b""
+    elif asked == "on its way":
+        registration.tick(POLL_S)
+    words = registration.occupied(1, "10.0.0.9:5")
+    if asked == "never":
+        assert words == b""
+        return
+    assert said(words) == [[1, {"tvmrpc": 1, "orders": True, "serving": ["10.0.0.9:5", 0.0]}]]
+    answers = (wire.encode([]) if asked == "on its way" else b"") + wire.welcome()
+    assert registration.received(answers, 2) == b""
+    assert registration.next_wakeup(100) is None
 
 
 def test_an_occupied_server_is_quiet() -> None:
@@ -218,8 +239,8 @@ def test_an_offer_without_a_tracker_is_made_on_connection() -> None:
     assert registration.offer(0) == b""
     registration.occupied(0)
     registration.connected(1)
-    assert [message[0] for message in said(registration.received(wire.MAGIC, 1))] == [5]
-    registration.received(wire.SUCCESS, 1)
+    assert [message[0] for message in said(registration.received(wire.MAGIC, 1))] == [5, 1]
+    registration.received(wire.SUCCESS * 2, 1)
     assert registration.registered
     assert [message[0] for message in said(registration.offer(2))] == [3]
 
@@ -234,7 +255,7 @@ def test_a_lost_tracker_is_told_a_fresh_key() -> None:
     assert registration.tick(6) == b""
     assert registration.accepts(old)
     assert registration.connected(6) == wire.MAGIC
-    info, put = said(registration.received(wire.MAGIC, 6))
+    info, put, _ = said(registration.received(wire.MAGIC, 6))
     assert info[1]["key"] == "server:board"
     assert put[2][1] == registration.match_key != old
 
@@ -246,7 +267,7 @@ def test_half_an_answer_does_not_survive_its_connection() -> None:
     registration.received(b"\x10\0\0\0[", POLL_S)
     registration.lost(1)
     registration.connected(1)
-    registration.received(wire.MAGIC + wire.SUCCESS * 2, 1)
+    registration.received(wire.MAGIC + wire.SUCCESS * 3, 1)
     assert registration.registered
 
 
@@ -259,7 +280,7 @@ def test_the_pause_between_attempts_grows_to_a_limit() -> None:
         assert 0.5 * expected <= pause_s <= expected
         expected = min(2 * expected, LAST_PAUSE_S)
     registration.connected(0)
-    registration.received(wire.MAGIC + wire.SUCCESS * 2, 0)
+    registration.received(wire.MAGIC + wire.SUCCESS * 3, 0)
     assert registration.lost(0) <= 0.1
 
 
@@ -294,4 +315,81 @@ def test_a_key_that_cannot_be_is_refused_at_once(key: str) -> None:
 def test_a_key_may_have_colons() -> None:
     """The match key still leads back to it."""
     registration = Registration("192.168.0.143:5555", 1, entropy=os.urandom)
-    assert wire.key_of(registration.match_key) == "192.168.0.143:5555"
+    assert registration.match_key.startswith("192.168.0.143:5555:0.")
+
+
+# --- orders -------------------------------------------------------------------------------------
+
+
+def serving(now: float = 1.0) -> Registration:
+    """A registration at a tracker of ours, in a session with 10.0.0.9:5."""
+    registration = Registration("board", 19100, entropy=os.urandom)
+    registration.connected(0)
+    registration.received(wire.MAGIC, 0)
+    registration.received(wire.SUCCESS * 2 + wire.welcome(), 0)
+    registration.occupied(now, "10.0.0.9:5")
+    return registration
+
+
+def order(reason: str, match_key: Optional[str]) -> bytes:
+    return farm.kick_order(farm.KickOrder(reason, match_key))
+
+
+def test_a_session_is_ended_by_order() -> None:
+    """What comes during a session is read; the reason is said once."""
+    registration = registered()
+    match_key = registration.match_key
+    registration.occupied(1)
+    assert registration.take_kick() is None
+    assert registration.received(order("lunch", match_key), 2) == b""
+    assert registration.take_kick() == "lunch"
+    assert registration.take_kick() is None
+    registration.received(order("", match_key), 2)
+    assert registration.take_kick() == ""
+
+
+def test_an_order_for_another_session_is_not_obeyed() -> None:
+    """The one it meant is over; neither the next session nor an idle server is its victim."""
+    registration = registered()
+    first = registration.match_key
+    registration.occupied(1)
+    registration.offer(2)
+    assert registration.received(wire.SUCCESS + order("late", first), 2) == b""
+    assert registration.take_kick() is None
+    registration.occupied(3)
+    registration.received(order("late", first), 3)
+    assert registration.take_kick() is None
+    registration.received(order("whoever it is", None), 3)
+    registration.offer(4)
+    assert registration.take_kick() is None  # it ended by itself
+
+
+def test_who_is_kicked_before_he_came_does_not_get_in() -> None:
+    """His match key is good no more, and the server is offered anew."""
+    registration = registered()
+    old = registration.match_key
+    (put,) = said(registration.received(order("", old), 1))
+    assert put == [3, "board", [19100, registration.match_key], None]
+    assert not registration.accepts(old)
+    assert registration.take_kick() is None
+
+
+def test_an_order_of_the_future_is_ignored() -> None:
+    """A later tracker may say what this server does not know."""
+    registration = serving()
+    assert registration.received(wire.encode({"dance": 1}), 2) == b""
+    assert registration.take_kick() is None
+
+
+def test_a_tracker_that_comes_back_is_told_about_the_session() -> None:
+    """Who is served, and for how long; nothing is offered, and the session can be kicked."""
+    registration = serving(now=1)
+    registration.lost(5)
+    registration.connected(11)
+    assert said(registration.received(wire.MAGIC, 11)) == [
+        [5, {"key": "server:board", "addr": [None, 19100]}],
+        [1, {"tvmrpc": 1, "orders": True, "serving": ["10.0.0.9:5", 10]}],
+    ]
+    registration.received(wire.SUCCESS + wire.welcome() + order("now", None), 11)
+    assert registration.registered
+    assert registration.take_kick() == "now"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -13,11 +14,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, List, cast
+from typing import Any, Callable, List
 
 import pytest
 
-from pytest_tvmrpc import network
+from pytest_tvmrpc import network, rpc
 from pytest_tvmrpc.dlpack import DataType, Device
 from pytest_tvmrpc.errors import (
     CompilerError,
@@ -29,18 +30,17 @@ from pytest_tvmrpc.errors import (
     SessionCrashedError,
     StartError,
 )
-from pytest_tvmrpc.protocol.codes import RPCCode
+from pytest_tvmrpc.protocol.codes import HandshakeReply, RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI
+from pytest_tvmrpc.protocol.handshake import encode_server_reply
 from pytest_tvmrpc.runtime.toolchain import compile_library
-from pytest_tvmrpc.server.registration import Registration
-from pytest_tvmrpc.server.supervisor import _TrackerLink
 
 Dial = Callable[[int], socket.socket]
 Hello = Callable[..., bytes]
 WaitUntil = Callable[..., None]
 
 FOLDER = str(Path(__file__).parents[2])
-ADMITTED = struct.pack("<ii", 0xFF271, 7) + b"server:"
+ADMITTED = encode_server_reply(HandshakeReply.SUCCESS)
 INIT_SERVER = bytes.fromhex("1500000000000000 02000000 0500000000000000 302e382e30 00000000")
 
 
@@ -72,12 +72,12 @@ def test_first_words(server: Any, dial: Dial, hello: Hello, cut: str) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if cut == "with trailing bytes":
         connection.sendall(hello() + INIT_SERVER)
-        assert exactly(connection, 15) == ADMITTED
+        assert exactly(connection, len(ADMITTED)) == ADMITTED
     else:
         step = 1 if cut == "byte by byte" else 100
         for index in range(0, len(hello()), step):
             connection.sendall(hello()[index : index + step])
-        assert exactly(connection, 15) == ADMITTED
+        assert exactly(connection, len(ADMITTED)) == ADMITTED
         connection.sendall(INIT_SERVER)
     assert struct.unpack("<Qi", exactly(connection, 12)) == (8, 4)
 
@@ -124,7 +124,7 @@ def test_any_time_limit(server: Any, timeout: str, dial: Dial, hello: Hello) -> 
     """Every number of seconds is a limit, however short or long."""
     connection = dial(server.port)
     connection.sendall(hello(f"client: -timeout={timeout}".encode()) + INIT_SERVER)
-    assert exactly(connection, 15) == ADMITTED
+    assert exactly(connection, len(ADMITTED)) == ADMITTED
     assert struct.unpack("<Qi", exactly(connection, 12)) == (8, 4)
     connection.close()
     assert server.serves()
@@ -176,7 +176,7 @@ def test_who_has_spoken_does_not_have_to_go(
         finally:
             os.kill(server.pid, signal.SIGCONT)
         wait_until(lambda: "was sent away for others" in server.reports, "there is no more room")
-    assert exactly(waiting, 15) == ADMITTED
+    assert exactly(waiting, len(ADMITTED)) == ADMITTED
     assert struct.unpack("<Qi", exactly(waiting, 12)) == (8, 4)
 
 
@@ -193,7 +193,7 @@ def test_more_clients_than_may_wait(
             clients[-1].sendall(hello())
         wait_until(lambda: server.descriptors >= before + 64, "as many as may wait do")
     for client in clients:
-        assert exactly(client, 15) == ADMITTED
+        assert exactly(client, len(ADMITTED)) == ADMITTED
         client.close()
     assert server.serves()
 
@@ -245,12 +245,37 @@ def test_silence_has_a_limit(start_supervisor: Any, dial: Dial, hello: Hello) ->
     server = start_supervisor(handshake_s=0.15)
     served, silent, halfway = (dial(server.args[-1]) for _ in range(3))
     served.sendall(hello())
-    assert exactly(served, 15) == ADMITTED
+    assert exactly(served, len(ADMITTED)) == ADMITTED
+    served.sendall(INIT_SERVER)
+    assert struct.unpack("<Qi", exactly(served, 16)[:12]) == (8, 4)
     halfway.sendall(hello()[:6])
     assert is_closed(silent)
     assert is_closed(halfway)
-    served.sendall(INIT_SERVER)
-    assert struct.unpack("<Qi", exactly(served, 12)) == (8, 4)
+    served.sendall(struct.pack("<Qi", 4, 99))  # which is answered, if only by a refusal
+    assert exactly(served, 12)
+
+
+def test_a_hello_is_not_enough(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
+    """Who says no more than that is told, and the device is somebody else's."""
+    server = start_supervisor(handshake_s=0.2)
+    silent = dial(server.args[-1])
+    silent.sendall(hello())
+    assert exactly(silent, len(ADMITTED)) == ADMITTED
+    with rpc.connect("127.0.0.1", server.args[-1]) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    content = b"".join(iter(lambda: silent.recv(4096), b""))
+    (text,) = FFI.decode_values(content, 12, len(content))
+    assert str(text).startswith("RPCSessionTimeoutError: Your session was not opened within 0.2 s")
+
+
+def test_an_open_session_may_be_silent(start_supervisor: Any, wait_until: WaitUntil) -> None:
+    """For longer than the first words may take."""
+    server = start_supervisor(handshake_s=0.1)
+    with rpc.connect("127.0.0.1", server.args[-1]) as remote:
+        add_one = remote.get_function("rpc.test.addone")
+        end = time.monotonic() + 0.3
+        wait_until(lambda: time.monotonic() > end, "it was silent for so long")
+        assert add_one(1) == 2
 
 
 def test_who_talks_on_unasked(server: Any, dial: Dial, hello: Hello) -> None:
@@ -277,8 +302,8 @@ def test_a_client_waits_while_another_is_served(server: Any) -> None:
         for number in (1, 2):
             threads.append(threading.Thread(target=work, args=(number,)))
             threads[-1].start()
-        with pytest.raises(DeadlineError, match="connect_timeout"):
-            server.connect(connect_timeout=0.1)
+        with pytest.raises(DeadlineError, match="handshake_timeout"):
+            server.connect(handshake_timeout=0.1)
         assert order == []
     for thread in threads:
         thread.join()
@@ -343,6 +368,27 @@ def test_a_library_that_crashes_when_it_is_loaded(
     wait_until(lambda: server.is_at_rest, "nothing is left of the session")
 
 
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("EXITS", SessionCrashedError, "exited with 4 while it served a request"),
+        ("BLOCKS", RPCSessionTimeoutError, r"Your 0\.5s session has expired"),
+    ],
+)
+def test_a_library_that_does_not_return_when_it_is_loaded(
+    server: Any, tmp_path: Path, wait_until: WaitUntil, what: str, error: Any, message: str
+) -> None:
+    """exit() is a crash; a constructor that blocks, with Python's lock held, meets the limit."""
+    source = str(Path(__file__).parent / "deaths.c")
+    options = ["-Wno-unused", f"-DWITH_A_CONSTRUCTOR_THAT_{what}"]
+    with pytest.raises(error, match=message):
+        server.load(
+            compile_library(source, tmp_path / "loaded.so", options=options), session_timeout=0.5
+        )
+    assert server.serves()
+    wait_until(lambda: server.is_at_rest, "nothing is left of the session")
+
+
 def test_an_interrupted_client(server: Any, deaths: str, wait_until: WaitUntil) -> None:
     """Ctrl-C in a call that would not end: it comes through, and the device is free."""
     module = server.load(deaths)
@@ -396,7 +442,7 @@ def test_a_broken_protocol_ends_one_session(
     ):
         connection = dial(server.port)
         connection.sendall(hello() + INIT_SERVER)
-        exactly(connection, 15 + 16)
+        exactly(connection, len(ADMITTED) + 16)
         connection.sendall(packet)
         connection.shutdown(socket.SHUT_WR)
         assert server.serves()
@@ -459,6 +505,24 @@ def test_a_client_that_is_killed(
 # --- time limits --------------------------------------------------------------------------------
 
 
+def test_a_session_that_expires_before_it_begins(start_supervisor: Any) -> None:
+    """Its process is told to end when it has hardly been forked; the server is not meant."""
+    slow_children = """
+def fork(fork=os.fork):
+    pid = fork()
+    if pid == 0:
+        time.sleep(0.1)
+    return pid
+os.fork = fork
+"""
+    server = start_supervisor(before=slow_children)
+    for _ in range(2):
+        with pytest.raises(RPCSessionTimeoutError, match=r"Your 1e-09s session has expired"):
+            rpc.connect("127.0.0.1", server.args[-1], session_timeout=1e-9)
+    with rpc.connect("127.0.0.1", server.args[-1]) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+
+
 @pytest.mark.parametrize("name", ["spin", "sleep_through_sigterm"])
 def test_a_call_that_outlasts_the_session(
     server: Any, deaths: str, wait_until: WaitUntil, name: str
@@ -492,7 +556,7 @@ def test_a_session_that_expires_within_an_answer(
     nbytes = 64 << 20
     connection = dial(server.port)
     connection.sendall(hello(b"client: -timeout=0.3") + INIT_SERVER)
-    exactly(connection, 15 + 16)
+    exactly(connection, len(ADMITTED) + 16)
     place = (Device(1, 0), nbytes, 64, DataType("uint8"))
     body = b"".join(FFI.encode_values(place))
     connection.sendall(struct.pack("<Qi", 4 + len(body), RPCCode.DEV_ALLOC_DATA) + body)
@@ -507,6 +571,66 @@ def test_a_session_that_expires_within_an_answer(
     assert len(received) < nbytes
     assert received == bytes(len(received))
     assert server.serves()
+
+
+def test_a_session_that_joins_another_group(
+    server: Any, deaths: str, wait_until: WaitUntil
+) -> None:
+    """Its limit holds for it all the same."""
+    module = server.load(deaths, session_timeout=0.4, call_timeout=3)
+    assert module["join_the_group_of_the_server"]() == 0
+    started = time.monotonic()
+    with pytest.raises(RPCSessionTimeoutError, match=r"Your 0\.4s session has expired"):
+        module["sleep_through_sigterm"]()
+    assert time.monotonic() - started < 3
+    assert server.serves()
+    wait_until(lambda: server.is_at_rest, "nothing is left of the session")
+
+
+def test_there_is_nothing_to_read(start_supervisor: Any, deaths: str, deadline_s: float) -> None:
+    """A kernel that asks its stdin is told at once that it is at its end, not the server's."""
+    server = start_supervisor()
+    with rpc.connect("127.0.0.1", server.args[-1], call_timeout=deadline_s / 2) as remote:
+        remote.upload(deaths)
+        assert remote.load_module("deaths.so")["read_stdin"]() == 0
+
+
+def test_whatever_signals_it_was_started_with(start_supervisor: Any, deadline_s: float) -> None:
+    """Blocked or ignored ones: the ends of its sessions are noticed, and so is SIGTERM."""
+    odd = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal.SIGINT])
+"""
+    server = start_supervisor(before=odd)
+    for _ in range(2):
+        with rpc.connect("127.0.0.1", server.args[-1], handshake_timeout=deadline_s) as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+    server.terminate()
+    assert server.wait(deadline_s) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux finds orphans")
+def test_what_a_kernel_starts_leaves_no_zombies(
+    server: Any, deaths: str, wait_until: WaitUntil
+) -> None:
+    """Processes in the background that have ended are reaped while the session goes on."""
+    module = server.load(deaths)
+    parents = (server.pid, module["process"]())
+    for _ in range(10):
+        assert module["start_in_the_background"]() == 0
+
+    def zombies() -> List[str]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] == "Z" and int(fields[1]) in parents:
+                    found.append(entry.name)
+        return found
+
+    wait_until(lambda: not zombies(), "there are none")
+    assert module["one"]() == 1
+    module.session.close()
 
 
 def test_what_a_session_started_ends_with_it(
@@ -527,6 +651,223 @@ def test_what_a_session_started_ends_with_it(
     with pytest.raises(SessionCrashedError):
         module["segfault"]()
     ended_at_once(child)
+    assert server.serves()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux finds orphans")
+@pytest.mark.parametrize("how", ["closed", "expired", "crashed"])
+def test_a_daemon_ends_with_its_session(
+    start_server: Any, deaths: str, ended_at_once: Callable[[int], None], how: str
+) -> None:
+    """One that left its group and its parent, however the session ends; before the next begins."""
+    server = start_server()
+    module = server.load(deaths, session_timeout=0.5 if how == "expired" else 0)
+    daemon = module["leave_a_daemon"]()
+    os.kill(daemon, 0)
+    if how == "closed":
+        module.session.close()
+    else:
+        name = {"expired": "sleep_through_sigterm", "crashed": "segfault"}[how]
+        with pytest.raises((RPCSessionTimeoutError, SessionCrashedError)):
+            module[name]()
+    with server.connect() as remote:
+        with pytest.raises(ProcessLookupError):
+            os.kill(daemon, 0)
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    ended_at_once(daemon)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux finds orphans")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_ends_with_the_server(
+    start_server: Any, deaths: str, ended_at_once: Callable[[int], None], number: int
+) -> None:
+    """However that ends: its session is told by a pipe, and kills what it has started."""
+    server = start_server()
+    module = server.load(deaths)
+    daemon, session = module["leave_a_daemon"](), module["process"]()
+    started = time.monotonic()
+    os.kill(server.pid, number)
+    ended_at_once(daemon)
+    ended_at_once(session)
+    assert time.monotonic() - started < 2
+    module.session.close()
+
+
+# --- sessions that print --------------------------------------------------------------------------
+
+
+def test_a_kernel_that_prints_much(server: Any, deaths: str, wait_until: WaitUntil) -> None:
+    """64 MiB of it: the call is not held up, one is passed on, and the rest is counted."""
+    module = server.load(deaths)
+    started = time.monotonic()
+    assert module["print_much"]() == 1
+    assert time.monotonic() - started < 5
+    assert module["one"]() == 1
+    module.session.close()
+    wait_until(lambda: "bytes more of its output" in server.reports, "the rest is counted")
+    assert len(server.reports) < 2 << 20
+    assert server.serves()
+
+
+def test_a_kernel_that_prints_for_ever(server: Any, deaths: str, wait_until: WaitUntil) -> None:
+    """The server is not kept from its work: the session meets its limit."""
+    module = server.load(deaths, session_timeout=0.5)
+    started = time.monotonic()
+    with pytest.raises(RPCSessionTimeoutError):
+        module["print_for_ever"]()
+    assert time.monotonic() - started < 3
+    assert server.serves()
+    wait_until(lambda: server.is_at_rest, "nothing is left of the session")
+
+
+def test_the_last_words_of_a_kernel(server: Any, deaths: str) -> None:
+    """What it printed last is part of the error."""
+    module = server.load(deaths)
+    with pytest.raises(SessionCrashedError, match=r"SIGSEGV[^$]*\nthe tensor core is on fire"):
+        module["say_and_segfault"]()
+    assert "the tensor core is on fire" in server.reports
+
+
+# --- clients that vanish --------------------------------------------------------------------------
+
+
+def test_a_client_that_asks_nothing(start_server: Any, deaths: str, wait_until: WaitUntil) -> None:
+    """Its session ends at the server's limit, and its next request is told which; a call counts."""
+    server = start_server(idle_timeout=0.4)
+    module = server.load(deaths, call_timeout=0.8)
+    with pytest.raises(DeadlineError):  # and not the idle limit, which is shorter
+        module["sleep_through_sigterm"]()
+    remote = server.connect()
+    add_one = remote.get_function("rpc.test.addone")
+    for _ in range(3):
+        assert add_one(1) == 2
+    wait_until(lambda: server.is_at_rest, "the session is over")
+    with pytest.raises(RPCSessionTimeoutError, match=r"was idle for 0\.4 s.*--idle-timeout"):
+        add_one(1)
+    wait_until(lambda: "its client asked nothing for too long" in server.reports, "it is reported")
+    assert server.serves()
+
+
+def test_a_frozen_client_loses_its_device(
+    start_server: Any, start_client: Any, wait_until: WaitUntil, deadline_s: float
+) -> None:
+    """One that is stopped holds it for the idle limit only; when it goes on, it is told."""
+    server = start_server(idle_timeout=0.5)
+    script = """
+print("started", flush=True)
+try:
+    while True:
+        remote.get_function("rpc.test.addone")(1)
+except rpc.RPCError as error:
+    print(type(error).__name__, flush=True)
+"""
+    client = start_client(server.port, script)
+    client.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with server.connect(handshake_timeout=deadline_s) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    assert time.monotonic() - started < 3
+    client.send_signal(signal.SIGCONT)
+    assert client.stdout.readline().strip() == b"RPCSessionTimeoutError"
+
+
+def test_a_client_that_is_frozen_in_an_upload(
+    start_server: Any, start_client: Any, wait_until: WaitUntil, deadline_s: float
+) -> None:
+    """Half a request is no reason to wait longer."""
+    server = start_server(idle_timeout=0.5)
+    client = start_client(server.port, CLIENTS["uploading"])
+    wait_until(lambda: any(path.glob(".partial-*") for path in server.directories), "it uploads")
+    client.send_signal(signal.SIGSTOP)
+    with server.connect(handshake_timeout=deadline_s) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    wait_until(lambda: server.is_at_rest, "nothing is left of the sessions")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what the options are is Linux's affair")
+def test_the_kernel_looks_after_connections() -> None:
+    """It asks a silent peer whether it is there, and gives up what is not acknowledged."""
+    with network.listen("127.0.0.1", 0) as listener:
+        network.set_keepalive(listener)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as served:
+            assert served.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            asked = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+            idle_s, pause_s, count = (
+                served.getsockopt(socket.IPPROTO_TCP, option) for option in asked
+            )
+            assert idle_s + pause_s * count <= 60
+            assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+# --- what the machine does not give ---------------------------------------------------------------
+
+
+def test_no_process_for_a_session(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
+    """fork() fails: that client is told why, the next is served."""
+    server = start_supervisor(before="fork_once_fails()")
+    connection = dial(server.args[-1])
+    connection.sendall(hello() + INIT_SERVER)
+    exactly(connection, len(ADMITTED))
+    content = b"".join(iter(lambda: connection.recv(4096), b""))
+    (text,) = FFI.decode_values(content, 12, len(content))
+    assert str(text).startswith("SessionCrashedError: this server cannot start a session now: ")
+    assert "Resource temporarily unavailable" in str(text)
+    with rpc.connect("127.0.0.1", server.args[-1]) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+
+
+def test_the_clock_is_set(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
+    """By hours, back and forth, all the time: no limit is met early, and none late."""
+    server = start_supervisor(before="clock_jumps()", handshake_s=0.3, idle_s=20.0)
+    silent = dial(server.args[-1])
+    with rpc.connect("127.0.0.1", server.args[-1], session_timeout=1.0) as remote:
+        add_one = remote.get_function("rpc.test.addone")
+        started = time.monotonic()
+        assert is_closed(silent)
+        assert time.monotonic() - started < 2
+        with pytest.raises(RPCSessionTimeoutError):
+            all(add_one(1) == 2 for _ in itertools.count())
+        assert 0.5 < time.monotonic() - started < 3
+
+
+def test_the_folders_of_the_server_vanish(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Its own and that for its sessions: the usual places will do."""
+    own, temp = tmp_path / "own", tmp_path / "temp"
+    own.mkdir()
+    temp.mkdir()
+    program = [sys.executable, "-m", "pytest_tvmrpc.exec.rpc_server", "--port", "0"]
+    with subprocess.Popen(
+        program,
+        cwd=own,
+        env={**os.environ, "TMPDIR": str(temp), "PYTHONPATH": FOLDER},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            port = int(process.stdout.readline().rpartition(":")[2])
+            own.rmdir()
+            temp.rmdir()
+            with rpc.connect("127.0.0.1", port) as remote:
+                remote.upload(b"abc", "a.bin")
+                assert remote.get_function("rpc.test.addone")(1) == 2
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
+def test_the_directory_of_a_session_vanishes(server: Any) -> None:
+    """Its client is told what is missing; the next has its own."""
+    with server.connect() as remote:
+        remote.upload(b"abc", "a.bin")
+        (folder,) = server.directories
+        (folder / "a.bin").unlink()
+        folder.rmdir()
+        with pytest.raises(FileNotFoundError):
+            remote.upload(b"abc", "a.bin")
+        assert remote.get_function("rpc.test.addone")(1) == 2
     assert server.serves()
 
 
@@ -666,56 +1007,6 @@ def test_whoever_started_the_server_is_killed(
     wait_until(lambda: not session_folders(""), "no directory is left")
 
 
-# --- its tracker's name -------------------------------------------------------------------------
-
-
-class Loop:
-    """What a link to a tracker wants of its supervisor."""
-
-    def __init__(self) -> None:
-        self.happened: Callable[[int], None] = lambda events: None
-
-    def watch(self, descriptor: int, events: int, happened: Callable[[int], None]) -> None:
-        """Keeps what is to be called; the test waits itself."""
-        self.happened = happened
-
-    def forget(self, descriptor: int) -> None:
-        """Nobody is waiting."""
-
-    def report(self, line: str) -> None:
-        """Nobody is watching."""
-
-    def say_ready(self) -> None:
-        """Nobody is waiting for it."""
-
-
-def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The addresses that the tracker had will do; they are looked up when all were in vain."""
-    lookups: List[str] = []
-
-    def resolve(host: str, port: int) -> Any:
-        lookups.append(host)
-        if len(lookups) > 1:
-            raise ConnectError("no answer")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address)] * 2
-
-    with network.listen("127.0.0.1", 0) as listener:
-        address = listener.getsockname()
-    monkeypatch.setattr(network, "resolve", resolve)
-    loop = Loop()
-    registration = Registration("k", 1, None, entropy=os.urandom)
-    link = _TrackerLink(("tracker.example", address[1]), registration, cast("Any", loop))
-    now = time.monotonic()
-    looked_up = []
-    for _ in range(4):
-        link.tick(now)
-        loop.happened(0)  # refused
-        looked_up.append(len(lookups))
-        now = link.next_wakeup(now)
-    link.close()
-    assert looked_up == [1, 1, 2, 2]
-
-
 # --- what a session leaves ------------------------------------------------------------------------
 
 
@@ -739,6 +1030,21 @@ def test_a_port_in_use(server: Any) -> None:
     """The message says which, and what to do; nothing is left running."""
     with pytest.raises(StartError, match=rf"cannot bind to port {server.port} on 127\.0\.0\.1"):
         type(server.server)(port=server.port, port_end=server.port + 1, silent=True, log=-3)
+
+
+def test_an_address_of_version_six(start_server: Any) -> None:
+    """Only that one is listened on; the port that the system chose is told."""
+    if not socket.has_ipv6:
+        pytest.skip("this Python has no IPv6")
+    try:
+        network.listen("::1", 0).close()
+    except ConnectError as error:
+        pytest.skip(str(error))
+    server = start_server(host="::1")
+    with rpc.connect("::1", server.port) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    with pytest.raises(ConnectError):
+        rpc.connect("127.0.0.1", server.port)
 
 
 def test_an_address_that_is_not_ours(server: Any) -> None:

@@ -11,10 +11,13 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 
-from pytest_tvmrpc.errors import RPCError, remote_error
-from pytest_tvmrpc.protocol.dialect import FFI
+from pytest_tvmrpc.errors import RPCError, SessionKickedError, remote_error
+from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
 from pytest_tvmrpc.server.directory import make_directory
-from pytest_tvmrpc.server.worker import Worker, WorkerState
+from pytest_tvmrpc.server.fresh import shared_file
+from pytest_tvmrpc.server.output import SessionOutput
+from pytest_tvmrpc.server.process import DIALECT, PROGRESS, STAGE, Stage, Start
+from pytest_tvmrpc.server.worker import Worker, WorkerState, kicked
 from pytest_tvmrpc.session.serving import Progress
 
 Begin = Callable[..., Worker]
@@ -87,8 +90,9 @@ def ended(worker: Worker) -> str:
 def calling(then: Callable[[], object]) -> Callable[..., None]:
     """A session that is in a call when it does this."""
 
-    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
-        progress[0] = Progress.CALLING
+    def serve(start: Start) -> None:
+        start.shared[STAGE] = Stage.SERVING
+        start.shared[PROGRESS] = Progress.CALLING
         then()
 
     return serve
@@ -111,14 +115,32 @@ def wait_for_ever() -> None:
         signal.pause()
 
 
+def test_no_pipe_for_a_session(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor that it was given is closed all the same, and no other stays open."""
+    directory = make_directory()
+
+    def pipe() -> Any:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", pipe)
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="Too many"):
+            Worker(
+                client.served, "", directory, 0, print, [], None, None, shared_file(directory.path)
+            )
+        assert set(os.listdir("/proc/self/fd")) == before
+    directory.remove()
+
+
 def test_a_clean_end(begin: Begin, client: Client) -> None:
     """The client just sees the end; what the session wrote is in its directory."""
 
-    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
-        assert os.getcwd() == os.path.realpath(directory)
+    def serve(start: Start) -> None:
+        assert os.getcwd() == os.path.realpath(start.directory)
         os.makedirs("a/b")
         Path("a/b/c").write_text("abc")
-        connection.sendall(b"served")
+        start.connection.sendall(b"served")
 
     worker = begin(serve)
     assert client.socket.recv(6) == b"served"
@@ -152,8 +174,9 @@ def test_a_crash_in_a_call(begin: Begin, client: Client, how: Any, outcome: str)
 def test_a_crash_out_of_a_call(begin: Begin, client: Client, progress: int) -> None:
     """Where a word would be read as part of an answer, or as one to the next call, none is said."""
 
-    def serve(connection: socket.socket, directory: str, shared: memoryview) -> None:
-        shared[0] = progress
+    def serve(start: Start) -> None:
+        start.shared[STAGE] = Stage.SERVING
+        start.shared[PROGRESS] = progress
         os._exit(3)
 
     assert ended(begin(serve)) == "exited with 3"
@@ -219,12 +242,73 @@ def test_descriptors_of_the_parent(begin: Begin, client: Client) -> None:
     """A session's process has closed those that it was told to: it holds nobody else's ends."""
     theirs = client.socket.fileno()
 
-    def serve(connection: socket.socket, directory: str, progress: memoryview) -> None:
+    def serve(start: Start) -> None:
         try:
             os.fstat(theirs)
         except OSError:
-            connection.sendall(b"closed")
+            start.connection.sendall(b"closed")
 
     worker = begin(serve)
     assert client.socket.recv(6) == b"closed"
     ended(worker)
+
+
+def test_a_kick(begin: Begin, client: Client) -> None:
+    """The client is told who ended its session, by an error of its own."""
+    worker = begin(calling(wait_for_ever))
+    worker.stop(time.monotonic(), 0.5, kicked("ended by ann@farm: maintenance"))
+    assert ended(worker) == "kicked: ended by ann@farm: maintenance"
+    (error,) = client.told()
+    assert isinstance(error, SessionKickedError)
+    assert str(error) == "ended by ann@farm: maintenance"
+
+
+def test_the_dialect_of_the_client(begin: Begin, client: Client) -> None:
+    """The supervisor's word is in the dialect that the session has found its client to speak."""
+
+    def serve(start: Start) -> None:
+        start.shared[DIALECT] = 1
+        start.shared[PROGRESS] = Progress.CALLING
+        os._exit(3)
+
+    ended(begin(serve))
+    content = b"".join(iter(lambda: client.socket.recv(4096), b""))
+    (text,) = LEGACY.decode_values(content, 12, len(content))
+    assert str(text).startswith("SessionCrashedError: ")
+
+
+def test_a_process_that_cannot_even_start(begin: Begin, client: Client) -> None:
+    """The client is told that it was before the first request."""
+
+    def serve(start: Start) -> None:
+        raise OSError("no such interpreter")
+
+    assert ended(begin(serve)) == "exited with 1"
+    (error,) = client.told()
+    assert "exited with 1 before it served anything" in str(error)
+
+
+@pytest.mark.parametrize("limit", [100, 1 << 20])
+def test_what_a_session_printed_last(
+    client: Client, capfd: pytest.CaptureFixture[str], limit: int
+) -> None:
+    """It is passed on up to a limit, and its end is in the message of a crash."""
+
+    def serve(start: Start) -> None:
+        start.shared[PROGRESS] = Progress.CALLING
+        os.write(1, b"." * 5000 + b"\n")
+        os.write(2, b"on fire\n")
+        os._exit(3)
+
+    output = SessionOutput(limit)
+    close = [client.socket.fileno(), output.fileno()]
+    worker = Worker(client.served, "somewhere", make_directory(), 0.0, serve, close, output)
+    try:
+        ended(worker)
+    finally:
+        worker.directory.remove()
+    (error,) = client.told()
+    assert str(error).endswith(".\non fire")
+    passed = capfd.readouterr().err
+    assert passed == ("." * 5000 + "\non fire\n")[:limit]
+    assert output.dropped_nbytes == 5009 - len(passed)
