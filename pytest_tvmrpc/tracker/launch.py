@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
-from ..background import Program, RunningProgram, check_supported
+from ..background import Program, RunningProgram
 from ..network import LOOPBACK
 
 if TYPE_CHECKING:
     import socket
-
-_SUPPORTED = {
-    "reuse_addr": (True, "the port of a tracker that has just ended can be bound at once"),
-    "timeout": (None, "wait_timeout of request() bounds the wait for a device"),
-}
-"""TVM's arguments that can have one value only in this version, and what to do instead."""
 
 
 class Tracker(RunningProgram):
@@ -28,18 +22,19 @@ class Tracker(RunningProgram):
         port: the first port to try; 0 lets the system choose.
         port_end: the port behind the last one to try.
         silent: whether only errors are printed.
-        reuse_addr: only True, which is how ports are always bound.
-        timeout: not supported.
+        reuse_addr: whether the port of a tracker that has just ended can be bound at once.
+        timeout: seconds without any connection after which the tracker ends by itself; None or 0:
+            never. (In TVM it is the timeout of the listening socket, without much effect.)
         listener: a bound and listening socket to use instead; stays the caller's.
         log: where the tracker's output goes: a file, a descriptor, or None for our own stderr.
 
     Raises:
-        ValueError: an argument of TVM's is not supported; the message says what to do instead.
         StartError: it did not start, for example because no port was free.
 
     Attributes:
         host: the address it listens on.
         port: the port it listens on.
+        stop_key: the secret with which a STOP message ends it, as TVM's programs do that.
     """
 
     def __init__(
@@ -54,8 +49,10 @@ class Tracker(RunningProgram):
         listener: Optional[socket.socket] = None,
         log: Union[int, IO[Any], None] = None,
     ) -> None:
-        check_supported({"reuse_addr": reuse_addr, "timeout": timeout}, _SUPPORTED)
         arguments = ["--host", host, "--port", str(port), "--port-end", str(port_end)]
         arguments += ["--silent"] if silent else []
+        arguments += [] if reuse_addr else ["--no-reuse-addr"]
+        arguments += ["--timeout", repr(float(timeout))] if timeout else []
         program = Program("pytest_tvmrpc.exec.rpc_tracker", arguments, listener=listener, log=log)
         super().__init__(program, host if listener is None else listener.getsockname()[0])
+        self.stop_key: str = program.announced["stop_key"]

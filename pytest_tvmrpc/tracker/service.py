@@ -7,16 +7,19 @@ not read its answers is not read from; neither is noticed by the others.
 from __future__ import annotations
 
 import asyncio
+import functools
+import hmac
 import logging
-import os
-import signal
 import socket
-from typing import Callable, List, Optional, Set, cast
+from typing import Callable, Dict, List, Optional, Set, Tuple, cast
 
-from .. import network
+from .. import background, network
 from ..errors import RemoteProtocolError
+from ..protocol import farm
 from ..protocol import tracker as wire
+from .queue import Asker
 from .scheduler import Grant, Scheduler
+from .stream import Door, Stream
 
 HELLO_LIMIT_S = 10.0
 """How long a peer may take to say that it means a tracker."""
@@ -24,38 +27,129 @@ HELLO_LIMIT_S = 10.0
 MAX_OUTGOING = 1 << 20
 """A peer that has more than this yet to read, and causes more, is cut off."""
 
+MAX_PARTIAL = 16 << 20
+"""Bytes of unfinished messages that are kept in all; over it, who has most of them is cut off."""
+
+EXPIRE_EVERY_S = 1.0
+"""How often to look for servers that have stopped talking."""
+
+VANISHED_S = 25
+"""A machine is gone so soon: a tracker hands out devices as long as it believes in them."""
+
+YOUNG_S = 15.0
+"""So long after a tracker was restarted, its servers are back: they try every ten seconds."""
+
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 _MESSAGES_A_TURN = 64
 """After so many messages of one peer, the others have their turn."""
 
+_LONG_ANSWERS = (wire.Summary, farm.Who, farm.Kick)
+"""To answer one of these, all servers are gone through: the others have their turn after it."""
+
+_LONG_S = 0.002
+"""An answer that is made faster than this is always made anew."""
+
+_SMALL = 4096
+"""Bytes of an unfinished message that are not counted; any peer may have so many."""
+
 _log = logging.getLogger("pytest_tvmrpc.tracker")
 
 
 class TrackerService:
-    """What the connections of one tracker share: the scheduler, and the summary as bytes.
+    """What the connections of one tracker share: the scheduler, and long answers as bytes.
 
     Args:
+        loop: where it lives.
         hello_limit_s: how long a peer may take to say its first word.
+        stop_key: the secret of whoever may end the tracker with a message; empty: nobody may.
+        stop: called when somebody did, and when nobody was connected for `unused_s`.
+        unused_s: 0: it serves for ever.
+        young_s: for so long it does not say that a key has no servers: they may be on their way
+            back to a tracker that was restarted.
+
+    Attributes:
+        partial_nbytes: how many bytes of unfinished messages there are.
     """
 
-    def __init__(self, hello_limit_s: float = HELLO_LIMIT_S) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        hello_limit_s: float = HELLO_LIMIT_S,
+        stop_key: str = "",
+        stop: Callable[[], None] = lambda: None,
+        unused_s: float = 0.0,
+        young_s: float = 0.0,
+    ) -> None:
+        self.loop = loop
         self.hello_limit_s = hello_limit_s
+        self.stop = stop
         self.scheduler = Scheduler()
         self.connections: Set[TrackerConnection] = set()
-        self._summary = b""
+        self._summary = Kept(lambda: wire.summary_reply(self.scheduler.summary()), loop.time)
         self._summary_version = -1
+        self._who = Kept(lambda: farm.farm_reply(self.scheduler.who(loop.time())), loop.time)
+        self._stop_key = stop_key.encode()
+        self._unused_s = unused_s
+        self._used_at = loop.time()
+        self._grown_up_at = loop.time() + young_s
+        self._partial: Dict[TrackerConnection, int] = {}
+        self.partial_nbytes = 0
 
-    def connection(self) -> TrackerConnection:
-        """What asyncio shall make for each peer."""
-        return TrackerConnection(self)
+    def listen(self, listener: socket.socket) -> Door:
+        """Let peers in, until the door is closed."""
+        self._watch()
+        return Door(self.loop, listener, functools.partial(TrackerConnection, self, self.loop))
+
+    def is_served(self, key: str) -> Optional[bool]:
+        """Whether any server has this key; None: that cannot be told yet."""
+        if self.scheduler.is_served(key):
+            return True
+        return None if self.loop.time() < self._grown_up_at else False
 
     def summary(self) -> bytes:
         """The reply to SUMMARY, made anew only after something changed."""
-        if self._summary_version != self.scheduler.version:
-            self._summary = wire.summary_reply(self.scheduler.summary())
+        if self._summary_version != self.scheduler.version and self._summary.renew():
             self._summary_version = self.scheduler.version
-        return self._summary
+        return self._summary.answer
+
+    def who(self) -> bytes:
+        """The reply to WHO, which changes with every second."""
+        self._who.renew()
+        return self._who.answer
+
+    def keeps(self, connection: TrackerConnection, nbytes: int) -> None:
+        """A connection has so many bytes of an unfinished message; the sum of all has a limit."""
+        counted = nbytes if nbytes > _SMALL else 0
+        self.partial_nbytes += counted - self._partial.pop(connection, 0)
+        if counted:
+            self._partial[connection] = counted
+        if self.partial_nbytes > MAX_PARTIAL:
+            greedy = max(self._partial, key=self._partial.__getitem__)
+            greedy.refuse("there are too many unfinished messages, and it has most of them")
+
+    def may_stop(self, stop_key: str) -> bool:
+        """Whether this is the secret; takes as long for a good guess as for a bad one."""
+        return bool(self._stop_key) and hmac.compare_digest(stop_key.encode(), self._stop_key)
+
+    def _watch(self) -> None:
+        """Look for what is over because of the time, now and as long as the loop runs."""
+        now = self.loop.time()
+        self.scheduler.expire(now)
+        if self.connections:
+            self._used_at = now
+        elif self._unused_s and now - self._used_at >= self._unused_s:
+            _log.info("ending: nobody was connected for %g s", self._unused_s)
+            self.stop()
+        self.loop.call_later(EXPIRE_EVERY_S, self._watch)
+
+    def left(self, connection: TrackerConnection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        self.keeps(connection, 0)
+        self._used_at = self.loop.time()
+        self.scheduler.closed(connection)
 
     def close(self) -> None:
         """Cut every connection."""
@@ -63,39 +157,67 @@ class TrackerService:
             connection.abort()
 
 
-class TrackerConnection(asyncio.Protocol):
+class Kept:
+    """A long answer as bytes, made anew now and then, but not all the time.
+
+    One that took long to make is good for ten times as long, whatever happens meanwhile: however
+    many ask, and however large the farm is, the tracker spends a tenth of its time on them.
+
+    Args:
+        make: makes it.
+        clock: seconds.
+
+    Attributes:
+        answer: as it was made last.
+    """
+
+    def __init__(self, make: Callable[[], bytes], clock: Callable[[], float]) -> None:
+        self.answer = b""
+        self._make = make
+        self._clock = clock
+        self._good_until = 0.0
+
+    def renew(self) -> bool:
+        """Make it anew, unless it is too early for that."""
+        started = self._clock()
+        if started < self._good_until:
+            return False
+        self.answer = self._make()
+        ended = self._clock()
+        if ended - started > _LONG_S:
+            self._good_until = ended + 10 * (ended - started)
+        return True
+
+
+class TrackerConnection(Stream):
     """One peer: a server, a client, or somebody who took the wrong door."""
 
-    def __init__(self, service: TrackerService) -> None:
+    def __init__(
+        self,
+        service: TrackerService,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        address: Tuple[str, int],
+    ) -> None:
+        super().__init__(loop, connection)
         self._service = service
-        self._reader = wire.FrameReader()
+        self._reader = wire.FrameReader(wire.MAX_REQUEST)
+        self._turn: Optional[asyncio.Handle] = None
         self._hello = b""
-        self._hello_limit: Optional[asyncio.TimerHandle] = None
-        self._host = ""
-        self._peer = ""
-        self._is_choked = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._service.connections.add(self)
-        address = transport.get_extra_info("peername") or ("", 0)
+        self._hello_limit: Optional[asyncio.TimerHandle] = loop.call_later(
+            service.hello_limit_s, self._hello_missed
+        )
         # An IPv4 peer of a dual-stack listener; nobody could connect to the address in that form.
         self._host = address[0][7:] if address[0].startswith("::ffff:") else address[0]
         self._peer = network.format_address(self._host, address[1])
-        self._loop = asyncio.get_running_loop()
-        self._socket: socket.socket = transport.get_extra_info("socket")
-        try:
-            network.set_stream_options(self._socket)
-        except OSError:  # it has gone already
-            self.abort()
-            return
-        self._hello_limit = self._loop.call_later(self._service.hello_limit_s, self._hello_missed)
+        service.connections.add(self)
 
     def _hello_missed(self) -> None:
         _log.warning("closing %s: it did not say the tracker's magic in time", self._peer)
         self.abort()
 
-    def data_received(self, received: bytes) -> None:
+    def received(self, received: bytes) -> None:
+        """The magic, or frames."""
         if self._hello_limit is None:
             self._reader.feed(received)
         elif not self._greet(received):
@@ -106,105 +228,122 @@ class TrackerConnection(asyncio.Protocol):
         """Whether the magic is complete; what came behind it is the first frames."""
         self._hello += received
         if self._hello[:4] != wire.MAGIC[: len(self._hello)]:
-            self._refuse("it is no peer of a tracker")
+            self.refuse("it is no peer of a tracker")
             return False
         if len(self._hello) < len(wire.MAGIC):
             return False
         assert self._hello_limit is not None
         self._hello_limit.cancel()
         self._hello_limit = None
-        self._transport.write(wire.MAGIC)
+        self.write(wire.MAGIC)
         self._reader.feed(self._hello[len(wire.MAGIC) :])
         self._hello = b""
         return True
 
     def _work(self) -> None:
         """Answer what came, as long as the answers are read and others need not wait."""
+        self._turn = None
         for _ in range(_MESSAGES_A_TURN):
-            if self._is_choked or self._transport.is_closing():
+            if self.is_choked or self.is_closing:
+                self._service.keeps(self, 0 if self.is_closing else self._reader.left_nbytes)
                 return
             try:
                 frame = self._reader.next_frame()
                 if frame is None:
-                    self._transport.resume_reading()
-                    if self._reader.is_partial:
-                        self._acknowledge()
+                    self.resume_reading()
+                    self._wait_for_more()
                     return
-                self._answer(wire.parse_request(wire.parse_json(frame)))
+                message = farm.parse_request(wire.parse_json(frame))
+                self._answer(message)
             except RemoteProtocolError as error:
-                self._refuse(str(error))
+                self.refuse(str(error))
                 return
-        self._transport.pause_reading()
-        self._loop.call_soon(self._work)
+            if isinstance(message, _LONG_ANSWERS):
+                break
+        self.pause_reading()
+        self._turn = self._loop.call_soon(self._work)
 
-    def _acknowledge(self) -> None:
+    def _wait_for_more(self) -> None:
         """Acknowledge now: TVM's peers send a frame in two pieces, and wait 40 ms between them."""
-        if _QUICKACK is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        nbytes = self._reader.left_nbytes
+        self._service.keeps(self, nbytes)
+        if nbytes and not self.is_closing and _QUICKACK is not None:
+            self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
-    def _answer(self, message: wire.RequestMessage) -> None:
-        scheduler = self._service.scheduler
-        if isinstance(message, wire.Put):
+    def _answer(self, message: farm.Message) -> None:
+        scheduler, now = self._service.scheduler, self._loop.time()
+        if isinstance(message, wire.GetPendingMatchkeys):
+            grants = scheduler.heard(self, now)
+            self.send(wire.encode(scheduler.pending_match_keys(self)))
+            _hand_out(grants)
+        elif isinstance(message, wire.Put):
             host = message.custom_addr
             if host is None or host in network.WILDCARDS:  # to listen on, not to connect to
                 host = self._host
             resource = wire.Granted(host, message.port, message.match_key)
-            grants = scheduler.put(self, message.key, resource)
+            grants = scheduler.put(self, message.key, resource, now)
             self.send(wire.SUCCESS)
             _hand_out(grants)
         elif isinstance(message, wire.Request):
-            _hand_out(scheduler.request(self, message.key, message.priority))
-        elif isinstance(message, wire.GetPendingMatchkeys):
-            self.send(wire.encode(scheduler.pending_match_keys(self)))
+            asker = Asker(message.user, self._peer, message.session_timeout)
+            _hand_out(scheduler.request(self, message.key, message.priority, now, asker))
+        elif isinstance(message, wire.Ping):
+            self._greet_back(message, now)
         elif isinstance(message, wire.Summary):
             self.send(self._service.summary())
         elif isinstance(message, wire.UpdateInfo):
-            scheduler.update_info(self, message.fields, self._host)
+            scheduler.update_info(self, message.fields, self._host, now)
             self.send(wire.SUCCESS)
-        elif isinstance(message, wire.Stop):
-            self.send(wire.FAIL)  # whoever started this tracker ends its process
+        elif isinstance(message, farm.Who):
+            self.send(self._service.who())
+        elif isinstance(message, farm.Kick):
+            self._kick(message, now)
+        elif self._service.may_stop(message.stop_key):
+            self.send(wire.SUCCESS)
+            self.close()  # and not abort(): the answer shall arrive
+            self._service.stop()
         else:
+            self.send(wire.FAIL)
+
+    def _greet_back(self, ping: wire.Ping, now: float) -> None:
+        if not ping.greets:
             self.send(wire.SUCCESS)
+            return
+        self._service.scheduler.greeted(self, ping, now)
+        served = None if ping.key is None else self._service.is_served(ping.key)
+        self.send(wire.welcome(served))
+
+    def _kick(self, kick: farm.Kick, now: float) -> None:
+        results, orders = self._service.scheduler.kick(kick.target, kick.reason, now)
+        for server, order in orders:
+            cast("TrackerConnection", server).send(farm.kick_order(order))
+        _log.info("%s kicked %s: %d sessions", self._peer, kick.target, len(orders))
+        self.send(farm.kick_reply(results))
 
     def send(self, frame: bytes) -> None:
         """Have a frame written, unless the peer has left too many unread."""
-        if self._transport.get_write_buffer_size() > MAX_OUTGOING:
+        if self.unsent_bytes > MAX_OUTGOING:
             _log.warning("closing %s: it does not read its answers", self._peer)
             self.abort()
         else:
-            self._transport.write(frame)
+            self.write(frame)
 
-    def pause_writing(self) -> None:
-        self._is_choked = True
-        self._transport.pause_reading()
+    def drained(self) -> None:
+        """Answer what came meanwhile."""
+        if self._turn is None:
+            self._work()
 
-    def resume_writing(self) -> None:
-        self._is_choked = False
-        self._work()
-
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
         _log.warning("closing %s: %s", self._peer, reason)
-        if self._hello_limit is None and not self._transport.get_write_buffer_size():
-            self._transport.write(wire.FAIL)
-            self._transport.close()
-            self._forget()
+        if self._hello_limit is None and not self.unsent_bytes:
+            self.write(wire.FAIL)
+            self.close()
         else:
             self.abort()  # to close() would wait for the peer to read
 
-    def abort(self) -> None:
-        """Cut the connection now."""
-        self._transport.abort()
-        self._forget()
-
-    def eof_received(self) -> None:
-        self._forget()  # now, and not only when all answers are written: others are waiting
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._service.connections.discard(self)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._service.scheduler.closed(self)
+    def ended(self) -> None:
+        """Forget the peer now, and not only when it has read everything: others are waiting."""
+        self._service.left(self)
         if self._hello_limit is not None:
             self._hello_limit.cancel()
 
@@ -215,47 +354,33 @@ def _hand_out(grants: List[Grant]) -> None:
 
 
 def serve(
-    listener: socket.socket, on_ready: Callable[[], None], *, parent_fd: Optional[int] = None
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    *,
+    parent_fd: Optional[int] = None,
+    stop_key: str = "",
+    unused_s: float = 0.0,
+    young_s: float = 0.0,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, or until `parent_fd` is at its end. Closes the listener."""
-    _raise_descriptor_limit()
-    loop = asyncio.new_event_loop()
-    service = TrackerService()
-    stopped = loop.create_future()
+    """Serve until SIGTERM or SIGINT, a STOP with `stop_key`, or until `parent_fd` is at its end.
 
-    def stop() -> None:
-        if not stopped.done():
-            stopped.set_result(None)
+    Closes the listener.
 
-    def watch_parent() -> None:
-        assert parent_fd is not None
-        if not os.read(parent_fd, 1):
-            loop.remove_reader(parent_fd)
-            stop()
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        if parent_fd is not None:
-            loop.add_reader(parent_fd, watch_parent)
-        server = loop.run_until_complete(
-            loop.create_server(service.connection, sock=listener, backlog=1024)
+    Args:
+        unused_s, young_s: as for `TrackerService`.
+    """
+    network.raise_descriptor_limit()
+    network.set_keepalive(listener, VANISHED_S)
+    with listener, background.stoppable(asyncio.new_event_loop(), parent_fd) as (
+        loop,
+        stopped,
+        stop,
+    ):
+        service = TrackerService(
+            loop, stop_key=stop_key, stop=stop, unused_s=unused_s, young_s=young_s
         )
+        door = service.listen(listener)
         on_ready()
         loop.run_until_complete(stopped)
-        server.close()
+        door.close()
         service.close()
-        loop.run_until_complete(asyncio.sleep(0))  # let connection_lost() be called
-    finally:
-        loop.close()
-        listener.close()
-
-
-def _raise_descriptor_limit() -> None:
-    """A thousand connections are more than many systems allow a process by default."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

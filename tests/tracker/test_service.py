@@ -9,16 +9,21 @@ import signal
 import socket
 import struct
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
-from pytest_tvmrpc.network import listen
+from pytest_tvmrpc.client.tracker import connect_tracker
+from pytest_tvmrpc.network import listen, set_keepalive
+from pytest_tvmrpc.protocol import farm
 from pytest_tvmrpc.protocol import tracker as wire
+from pytest_tvmrpc.server.registration import Registration
+from pytest_tvmrpc.tracker import scheduler, service
 from pytest_tvmrpc.tracker.launch import Tracker
-from pytest_tvmrpc.tracker.service import TrackerService
+from pytest_tvmrpc.tracker.service import VANISHED_S, TrackerService
 
 WaitUntil = Callable[..., None]
+Address = Tuple[str, int]
 
 
 @pytest.fixture(scope="module")
@@ -230,10 +235,11 @@ def test_silence_is_closed_at_the_deadline() -> None:
     """A peer that never says the magic is cut off; one that did may be silent."""
 
     async def scenario() -> None:
-        service = TrackerService(hello_limit_s=0.02)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(service.connection, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()[:2]
+        service = TrackerService(loop, hello_limit_s=0.02)
+        listener = listen("127.0.0.1", 0)
+        door = service.listen(listener)
+        address = listener.getsockname()
         polite, polite_writer = await asyncio.open_connection(*address)
         polite_writer.write(wire.MAGIC)
         assert await polite.readexactly(4) == wire.MAGIC
@@ -246,9 +252,9 @@ def test_silence_is_closed_at_the_deadline() -> None:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        server.close()
+        door.close()
+        listener.close()
         service.close()
-        await asyncio.sleep(0)
 
     asyncio.run(scenario())
 
@@ -288,3 +294,266 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("no VmRSS")
+
+
+# --- what only ours know ------------------------------------------------------------------------
+
+
+def test_a_greeting_tells_ours_from_tvms(peer: Callable[..., Peer]) -> None:
+    """With an element that TVM's tracker ignores; a plain ping is answered as ever."""
+    server, client = peer(), peer()
+    assert client.ask(wire.ping()) == 0
+    assert client.ask(wire.greet()) == [0, {"tvmrpc": 1}]
+    assert client.ask(wire.greet(key="greeted")) == [0, {"tvmrpc": 1, "served": False}]
+    server.ask(wire.put("greeted", 1, "greeted:0.5"))
+    assert client.ask(wire.greet(key="greeted")) == [0, {"tvmrpc": 1, "served": True}]
+
+
+def test_who_has_what_is_told(peer: Callable[..., Peer]) -> None:
+    """Holder and queue, with the users' names, addresses and places."""
+    server, first, second = peer(), peer(), peer()
+    server.ask(wire.put("held", 7, "held:0.5"))
+    first.ask(wire.request("held", user="ada", session_timeout=60))
+    second.send(wire.request("held", 2, "bob"))
+    state = farm.parse_farm(second.ask(farm.who()))
+    (held,) = [entry for entry in state.servers if entry.key == "held"]
+    assert (held.address, held.state) == ("127.0.0.1:7", farm.State.BUSY)
+    assert held.holder is not None
+    assert (held.holder.user, held.holder.limit_s) == ("ada", 60)
+    assert held.holder.peer == "{}:{}".format(*first.connection.getsockname())
+    (waiting,) = [entry for entry in state.waiting if entry.key == "held"]
+    assert waiting[:5] == (
+        *("held", "bob", "{}:{}".format(*second.connection.getsockname())),
+        *(1, 2),
+    )
+
+
+def test_a_kick_reaches_the_server_that_takes_orders(peer: Callable[..., Peer]) -> None:
+    """The order comes between other answers; who kicked is told what came of it."""
+    server, deaf, client = peer(), peer(), peer()
+    server.ask(wire.greet(takes_orders=True))
+    server.ask(wire.put("kicked", 7, "kicked:0.5"))
+    deaf.ask(wire.put("kicked", 8, "kicked:0.6"))
+    client.ask(wire.request("kicked"))
+    client.ask(wire.request("kicked"))
+    assert set(farm.parse_kicked(client.ask(farm.kick("kicked", "lunch")))) == {
+        farm.Kicked("127.0.0.1:7", farm.Outcome.KICKED),
+        farm.Kicked("127.0.0.1:8", farm.Outcome.DEAF),
+    }
+    assert farm.parse_order(server.reply()) == farm.KickOrder("lunch", "kicked:0.5")
+    assert deaf.ask(wire.ping()) == 0  # no order before it
+    assert farm.parse_kicked(client.ask(farm.kick("nobody"))) == []
+
+
+def test_a_stop_needs_its_key(deadline_s: float, wait_until: WaitUntil) -> None:
+    """The wrong one is answered with failure; the right one ends the tracker, and all hear it."""
+    with Tracker(port=0, silent=True) as tracker:
+        connections = [
+            socket.create_connection((tracker.host, tracker.port), deadline_s) for _ in range(2)
+        ]
+        peers = [Peer(connection) for connection in connections]
+        for stopper in peers:
+            stopper.send(wire.MAGIC)
+            assert stopper.receive(4) == wire.MAGIC
+        for wrong in ("", "tracker:0.5", tracker.stop_key + "0"):
+            assert peers[0].ask(wire.encode([2, wrong])) == -1
+        assert tracker.stop_key.startswith("tracker:")
+        assert peers[0].ask(wire.encode([2, tracker.stop_key])) == 0
+        for stopper in peers:
+            assert stopper.is_closed_by_tracker()
+            stopper.connection.close()
+        wait_until(lambda: not tracker.program.alive, "the tracker ended")
+        assert tracker.program.ended() == "exited with 0"
+
+
+def test_a_silent_server_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that used to ask for its match keys is not handed out until it asks again."""
+    monkeypatch.setattr(scheduler, "SILENT_S", 0.05)
+    monkeypatch.setattr(service, "EXPIRE_EVERY_S", 0.01)
+
+    async def answer(reader: asyncio.StreamReader) -> Any:
+        (length,) = struct.unpack("<i", await reader.readexactly(4))
+        return wire.parse_json(await reader.readexactly(length))
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        running = TrackerService(loop)
+        listener = listen("127.0.0.1", 0)
+        door = running.listen(listener)
+        server, says = await asyncio.open_connection(*listener.getsockname())
+        says.write(wire.MAGIC + wire.put("k", 7, "k:0.5") + wire.get_pending_matchkeys())
+        assert await server.readexactly(9) == wire.MAGIC + wire.SUCCESS
+        assert await answer(server) == ["k:0.5"]
+        while running.scheduler.summary()["queue_info"]["k"]["free"]:
+            await asyncio.sleep(0.005)
+        (silent,) = running.scheduler.who(loop.time()).servers
+        assert silent.state == farm.State.SILENT
+        says.write(wire.request("k") + wire.get_pending_matchkeys())  # it waits, then talks
+        assert await answer(server) == []
+        assert await answer(server) == [0, ["127.0.0.1", 7, "k:0.5"]]
+        says.close()
+        with contextlib.suppress(OSError):
+            await says.wait_closed()
+        door.close()
+        listener.close()
+        running.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_its_connections_notice_a_vanished_peer() -> None:
+    """What the listener is told about liveness holds for every connection."""
+    with listen("127.0.0.1", 0) as listener:
+        set_keepalive(listener, VANISHED_S)
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as far:
+            assert far.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            for name, expected in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+                if hasattr(socket, name):
+                    assert far.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == expected
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert far.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 25_000
+
+
+@pytest.mark.parametrize("key", ["192.168.0.143:5555", "gerät", '"', "a'b", "{}", "板"])
+def test_a_key_is_the_same_everywhere(
+    tracker: Tracker, peer: Callable[..., Peer], key: str
+) -> None:
+    """Registered, summed up, listed and granted: colons, quotes and all letters are fine."""
+    server = peer()
+    registration = Registration(key, 7, entropy=os.urandom)
+    registration.connected(0)
+    server.send(registration.received(wire.MAGIC, 0))
+    assert [server.reply() for _ in range(2)] == [0, 0]
+    with connect_tracker(tracker.host, tracker.port) as client:
+        assert client.summary()["queue_info"][key] == {"free": 1, "pending": 0}
+        assert f"server:{key}\n" in client.text_summary()
+        assert [entry.key for entry in client.who().servers if entry.port == 7].count(key) == 1
+    assert peer().ask(wire.request(key)) == [0, ["127.0.0.1", 7, registration.match_key]]
+
+
+# --- nobody at the expense of others ------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def in_this_process(
+    loop: asyncio.AbstractEventLoop, **limits: Any
+) -> Iterator[Tuple[TrackerService, Address]]:
+    """A tracker in the loop that runs, and its address."""
+    listener = listen("127.0.0.1", 0)
+    running = TrackerService(loop, **limits)
+    door = running.listen(listener)
+    try:
+        yield running, listener.getsockname()
+    finally:
+        door.close()
+        listener.close()
+        running.close()
+
+
+async def greeted(address: Address, stack: contextlib.ExitStack) -> Any:
+    """The two ends of a connection that has said the magic."""
+    reads, writes = await asyncio.open_connection(*address)
+    stack.callback(writes.close)
+    writes.write(wire.MAGIC)
+    assert await reads.readexactly(4) == wire.MAGIC
+    return reads, writes
+
+
+def test_long_answers_are_given_one_at_a_time() -> None:
+    """Who asks for all servers over and over does not keep others waiting."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with in_this_process(loop) as (running, address), contextlib.ExitStack() as stack:
+            _, flood = await greeted(address, stack)
+            other, asks = await greeted(address, stack)
+            made: List[float] = []
+            real = running.scheduler.who
+
+            def who(now: float) -> farm.Farm:
+                if not made:
+                    asks.write(wire.ping())
+                made.append(now)
+                return real(now)
+
+            running.scheduler.who = who  # type: ignore[method-assign]
+            flood.write(farm.who() * 60)
+            assert await other.readexactly(5) == wire.SUCCESS
+            assert len(made) < 20
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_what_took_long_is_kept() -> None:
+    """For ten times as long; what is made quickly is always made anew."""
+    now, cost_s = 0.0, 0.1
+
+    def make() -> bytes:
+        nonlocal now
+        now += cost_s
+        return str(now).encode()
+
+    kept = service.Kept(make, lambda: now)
+    assert kept.renew()
+    assert kept.answer == b"0.1"
+    now = 1.0
+    assert not kept.renew()
+    now, cost_s = 2.0, 0.0
+    assert kept.renew()
+    assert kept.renew()
+    assert kept.answer == b"2.0"
+
+
+def test_the_longest_request(peer: Callable[..., Peer]) -> None:
+    """A length above the limit is refused before any of it comes."""
+    last, over = peer(), peer()
+    last.send(struct.pack("<i", wire.MAX_REQUEST) + b"[1]".ljust(wire.MAX_REQUEST))
+    assert last.reply() == 0
+    over.send(struct.pack("<i", wire.MAX_REQUEST + 1))
+    assert over.is_closed_by_tracker()
+
+
+def test_unfinished_messages_have_a_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over it, whoever has most is closed; those with less, and with none, go on."""
+    monkeypatch.setattr(service, "MAX_PARTIAL", 100_000)
+
+    def unfinished(nbytes: int) -> bytes:
+        return struct.pack("<i", wire.MAX_REQUEST) + b" " * (nbytes - 4)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with in_this_process(loop) as (running, address), contextlib.ExitStack() as stack:
+            other, asks = await greeted(address, stack)
+            small, some = await greeted(address, stack)
+            greedy, most = await greeted(address, stack)
+            some.write(unfinished(30_000))
+            most.write(unfinished(60_000))
+            while running.partial_nbytes < 90_000:
+                await asyncio.sleep(0.001)
+            _, last = await greeted(address, stack)
+            last.write(unfinished(20_000))
+            with contextlib.suppress(ConnectionResetError):
+                assert await greedy.read() == wire.FAIL
+            some.write(b" " * (wire.MAX_REQUEST - 30_000 + 1) + b"[1]" + b" ")
+            asks.write(wire.ping())
+            assert await other.readexactly(5) == wire.SUCCESS
+            assert running.partial_nbytes <= 100_000
+            assert len(running.connections) >= 3
+        assert small is not None
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_young_tracker_does_not_know_yet() -> None:
+    """Whether a key has servers: not before they have had time to come back, unless they have."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        young, old = TrackerService(loop, young_s=60), TrackerService(loop)
+        for running in (young, old):
+            running.scheduler.put("server", "k", wire.Granted("h", 1, "k:0.5"), 0)
+            assert running.is_served("k") is True
+        assert young.is_served("other") is None
+        assert old.is_served("other") is False
+
+    asyncio.run(scenario())

@@ -1,0 +1,77 @@
+"""Proxy: a proxy in a process of its own, started from a test. Pairs nobody itself."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
+
+from ..background import Program, RunningProgram, check_supported
+from ..network import LOOPBACK, format_address
+
+if TYPE_CHECKING:
+    import socket
+
+_NO_WEB = "there are no web sockets: connect over TCP, or put a web-socket gateway in front of it"
+
+_SUPPORTED = {
+    "web_port": (0, _NO_WEB),
+    "index_page": (None, _NO_WEB),
+    "resource_files": (None, _NO_WEB),
+}
+"""TVM's arguments that can have one value only, and what to do instead."""
+
+
+class Proxy(RunningProgram):
+    """A running proxy; `terminate()` or leaving the ``with`` block ends it.
+
+    Servers that nobody can connect to connect to it, ``Server(host, port, is_proxy=True)``, and
+    clients connect to it as if it were the server. Each server is paired with the client that comes
+    with its key. What they say to one another is not looked at, so any TVM will do on either side.
+
+    Args:
+        host: the address to listen on. Whoever reaches it can use every server behind it, so
+            anything but loopback is for networks in which everybody is trusted.
+        port: the first port to try; 0 lets the system choose.
+        port_end: the port behind the last one to try.
+        web_port: not supported.
+        timeout_client: seconds that a client waits for a server with its key.
+        timeout_server: seconds that a server waits for a client; then it has to connect again.
+        tracker_addr: host and port of the tracker to offer the servers to. Clients then ask the
+            tracker, and none waits here: one without a match key of the tracker is refused.
+        index_page: not supported.
+        resource_files: not supported.
+        listener: a bound and listening socket to use instead; stays the caller's.
+        log: where the proxy's output goes: a file, a descriptor, or None for our own stderr.
+
+    Raises:
+        ValueError: an argument of TVM's is not supported; the message says what to do instead.
+        StartError: it did not start, for example because no port was free.
+
+    Attributes:
+        host: the address it listens on.
+        port: the port it listens on.
+    """
+
+    def __init__(
+        self,
+        host: str = LOOPBACK,
+        port: int = 9091,
+        port_end: int = 9199,
+        web_port: int = 0,
+        timeout_client: float = 600,
+        timeout_server: float = 600,
+        tracker_addr: Optional[Tuple[str, int]] = None,
+        index_page: Optional[str] = None,
+        resource_files: Optional[Sequence[Tuple[str, str]]] = None,
+        *,
+        listener: Optional[socket.socket] = None,
+        log: Union[int, IO[Any], None] = None,
+    ) -> None:
+        given = {"web_port": web_port, "index_page": index_page, "resource_files": resource_files}
+        check_supported(given, _SUPPORTED)
+        arguments = ["--host", host, "--port", str(port), "--port-end", str(port_end)]
+        arguments += ["--timeout-client", str(timeout_client)]
+        arguments += ["--timeout-server", str(timeout_server)]
+        if tracker_addr is not None:
+            arguments += ["--tracker", format_address(*tracker_addr)]
+        program = Program("pytest_tvmrpc.exec.rpc_proxy", arguments, listener=listener, log=log)
+        super().__init__(program, host if listener is None else listener.getsockname()[0])
