@@ -21,11 +21,24 @@ def help_formatter(prog: str) -> argparse.HelpFormatter:
     argparse's own asks shutil for the width whenever an option is added, which loads three
     compression libraries: 0.7 MB that a board's server would keep.
     """
+    return argparse.HelpFormatter(prog, width=max(terminal_width() - 2, 40))
+
+
+def terminal_width(default: int = 80) -> int:
+    """Columns of the terminal; what COLUMNS says, or `default`, if there is none."""
     try:
-        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
     except (OSError, ValueError):  # no terminal, or no number
-        columns = 80
-    return argparse.HelpFormatter(prog, width=max(columns - 2, 40))
+        return default
+
+
+def program_name(module: str) -> str:
+    """What the user typed: ``tvmrpc server``, or ``python -m pytest_tvmrpc.exec.rpc_server``."""
+    name = f"pytest_tvmrpc.exec.{module}"
+    started = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if started is not None and started.name == name:
+        return f"python -m {name}"
+    return "tvmrpc " + (module[4:] if module.startswith("rpc_") else module.partition("_")[0])
 
 
 def is_loopback(host: str) -> bool:
@@ -44,10 +57,16 @@ def print_line(line: str, stream: Optional[TextIO]) -> None:
             print(line, file=stream, flush=True)
 
 
-def print_address(listener: socket.socket, danger: str) -> None:
-    """Prints ``bind to HOST:PORT`` as TVM does, and a warning if others reach it."""
+def print_address(listener: socket.socket, danger: str, *, silent: bool = False) -> None:
+    """Prints ``bind to HOST:PORT`` as TVM does, and a warning if others reach it.
+
+    Args:
+        danger: what others can do then.
+        silent: whether only the warning is printed.
+    """
     host, port = listener.getsockname()[:2]
-    print_line(f"bind to {network.format_address(host, port)}", sys.stdout)
+    if not silent:
+        print_line(f"bind to {network.format_address(host, port)}", sys.stdout)
     if not is_loopback(host):
         print_line(
             f"warning: whoever reaches this port can {danger}; "

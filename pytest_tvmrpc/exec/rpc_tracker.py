@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 import argparse
-import socket
+import os
 import sys
 from typing import Optional, Sequence
 
-from .. import background, network
+from .. import background
 from ..errors import RPCError
-from .console import help_formatter, print_address
+from ..protocol import tracker as wire
+from .console import print_address
+from .program import listening_parser, log_to_stderr, open_listener
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pytest_tvmrpc.exec.rpc_tracker",
-        formatter_class=help_formatter,
-        description="Keeps track of which devices are free and who waits for one.",
-    )
+    description = "Keeps track of which devices are free and who waits for one."
+    parser = listening_parser("rpc_tracker", 9190, description=description)
     parser.add_argument(
-        "--host",
-        default=network.LOOPBACK,
-        help="the address to listen on; anything but loopback lets others use the devices",
+        "--timeout",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="end by itself when nobody was connected for so long (default: never)",
     )
-    parser.add_argument(
-        "--port", type=int, default=9190, help="the first port to try; 0: any that is free"
-    )
-    parser.add_argument(
-        "--port-end", type=int, default=9199, help="the port behind the last one to try"
-    )
-    parser.add_argument("--silent", action="store_true", help="print errors only")
-    background.add_options(parser)
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no time to wait; expected seconds, or 0")
+    return seconds
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run a tracker until SIGTERM, SIGINT or, when started by a parent, its end."""
     options = _parser().parse_args(arguments)
     try:
-        if options.listen_fd is not None:
-            listener = socket.socket(fileno=options.listen_fd)
-        else:
-            listener = network.listen(options.host, options.port, options.port_end)
+        listener = open_listener(options)
     except RPCError as error:
         background.refuse(options.ready_fd, str(error))
         return 1
-    import logging
+    from ..tracker.service import (
+        YOUNG_S,
+        serve,
+    )  # asyncio; 40 ms that --help and a refusal need not take
 
-    from ..tracker.service import serve  # asyncio; 40 ms that --help and a refusal need not take
-
-    logging.basicConfig(
-        level=logging.ERROR if options.silent else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    log_to_stderr(options)
     port = listener.getsockname()[1]
+    stop_key = wire.make_match_key("tracker", os.urandom(8))  # for whoever started us, if anybody
 
     def on_ready() -> None:
-        if not options.silent:
-            print_address(listener, "use every device that registers here")
-        background.announce(options.ready_fd, port)
+        print_address(listener, "use every device that registers here", silent=options.silent)
+        background.announce(options.ready_fd, port, stop_key=stop_key)
 
-    serve(listener, on_ready, parent_fd=options.parent_fd)
+    serve(
+        listener,
+        on_ready,
+        parent_fd=options.parent_fd,
+        stop_key=stop_key,
+        unused_s=options.timeout,
+        # One that was started from Python is new; any other may be somebody's who has just ended.
+        young_s=YOUNG_S if options.parent_fd is None else 0.0,
+    )
     return 0
 
 

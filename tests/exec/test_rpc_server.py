@@ -8,53 +8,24 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Iterator, List
+from typing import TYPE_CHECKING, List
 
 import pytest
 
 from pytest_tvmrpc import network, rpc
 
-FOLDER = str(Path(__file__).parents[2])
+from .programs import ENVIRONMENT, line_of, port_of, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PROGRAM = "pytest_tvmrpc.exec.rpc_server"
-
-
-@contextlib.contextmanager
-def running(arguments: List[str]) -> Iterator["subprocess.Popen[str]"]:
-    """The server by hand, ended as a terminal ends it."""
-    environment = {**os.environ, "PYTHONPATH": FOLDER}
-    with subprocess.Popen(
-        [sys.executable, "-m", PROGRAM, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            process.wait(10)
-
-
-def line_of(process: "subprocess.Popen[str]") -> str:
-    """The next line that it prints."""
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def port_of(process: "subprocess.Popen[str]") -> int:
-    """The port that it says it listens on."""
-    line = line_of(process)
-    assert line.startswith("bind to 127.0.0.1:")
-    return int(line.rpartition(":")[2])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_ended(number: int) -> None:
     """Port 0 works, the lines say what happens, and Ctrl-C is a clean end without a traceback."""
-    with running(["--port", "0"]) as process:
+    with running("rpc_server", ["--port", "0"]) as process:
         port = port_of(process)
         with rpc.connect("127.0.0.1", port) as remote:
             assert remote.get_function("rpc.test.addone")(1) == 2
@@ -71,7 +42,9 @@ def test_silence() -> None:
     """--silent prints nothing, and the server is there all the same."""
     with network.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-    with running(["--port", str(port), "--port-end", str(port + 1), "--silent"]) as process:
+    with running(
+        "rpc_server", ["--port", str(port), "--port-end", str(port + 1), "--silent"]
+    ) as process:
         deadline = network.Deadline(10, "the server")
         while True:
             try:
@@ -108,7 +81,7 @@ def test_nobody_takes_its_output(how: str) -> None:
             stdout=writer,
             stderr=writer,
             pass_fds=[listener.fileno()],
-            env={**os.environ, "PYTHONPATH": FOLDER},
+            env=ENVIRONMENT,
         ) as process:
             try:
                 os.close(writer)
@@ -123,31 +96,28 @@ def test_nobody_takes_its_output(how: str) -> None:
         os.close(reader)
 
 
-def test_a_wide_bind_warns() -> None:
-    """Who opens the machine to the network is told what that means."""
-    with running(["--host", "0.0.0.0", "--port", "0"]) as process:
-        lines = {line_of(process), line_of(process)}
-        assert any(line.startswith("bind to 0.0.0.0:") for line in lines)
-        assert any("whoever reaches this port can run code" in line for line in lines)
-
-
-def test_the_next_free_port_is_taken() -> None:
-    """As TVM's server does, within the range that it was given."""
-    with network.listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with running(["--port", str(port), "--port-end", str(port + 30)]) as process:
-            assert port < port_of(process) < port + 30
-
-
-def test_a_port_in_use() -> None:
-    """The message says which, and what to do; the exit code says that it failed."""
-    with network.listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with running(["--port", str(port), "--port-end", str(port + 1)]) as process:
-            line = line_of(process)
-            assert line.startswith(f"error: cannot bind to port {port} on 127.0.0.1: ")
-            assert "or 0 to let the system choose one" in line
-            assert process.wait(10) == 1
+def test_a_daemon_without_streams() -> None:
+    """Started with all of them closed; what a session prints goes nowhere, and not to a client."""
+    with network.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        command = f"exec {sys.executable} -m {PROGRAM} --listen-fd {listener.fileno()}"
+        with subprocess.Popen(
+            ["/bin/sh", "-c", f"{command} <&- >&- 2>&-"],
+            pass_fds=[listener.fileno()],
+            env=ENVIRONMENT,
+        ) as process:
+            try:
+                for _ in range(3):
+                    with rpc.connect("127.0.0.1", port) as remote:
+                        assert remote.get_function("rpc.test.addone")(1) == 2
+                        with pytest.raises(rpc.RPCError):
+                            remote.load_module("none.so")
+                assert process.poll() is None
+                for stream in range(3):
+                    assert os.readlink(f"/proc/{process.pid}/fd/{stream}") == os.devnull
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +127,13 @@ def test_a_port_in_use() -> None:
         (["--tracker", "nonsense", "--key", "k"], "expected HOST:PORT"),
         (["--key", "two words"], "single words"),
         (["--port", "70000"], "port 70000 is none"),
+        (["--through-proxy"], "needs the proxy's port and a key"),
+        (["--idle-timeout", "-1"], "the idle timeout -1.0 is no time"),
     ],
 )
 def test_options_that_cannot_be(arguments: List[str], message: str) -> None:
     """One line says why, and nothing is started."""
-    with running(arguments) as process:
+    with running("rpc_server", arguments) as process:
         line = line_of(process)
         assert line.startswith("error: ")
         assert message in line
@@ -174,7 +146,7 @@ def test_a_key_and_a_tracker() -> None:
     with rpc.Tracker(port=0, silent=True) as tracker:
         address = f"{tracker.host}:{tracker.port}"
         arguments = ["--port", "0", "--tracker", address, "--key", "jetson"]
-        with running([*arguments, "--custom-addr", "localhost"]) as process:
+        with running("rpc_server", [*arguments, "--custom-addr", "localhost"]) as process:
             port_of(process)
             with rpc.connect_tracker(tracker.host, tracker.port) as farm:
                 deadline = network.Deadline(10, "the registration")
@@ -187,9 +159,52 @@ def test_a_key_and_a_tracker() -> None:
 
 def test_the_help_says_what_an_open_port_means() -> None:
     """And lists the options, but not the hidden ones."""
-    with running(["--help"]) as process:
+    with running("rpc_server", ["--help"]) as process:
         text, _ = process.communicate(timeout=10)
     assert "can run code on this machine" in text
-    for option in ("--host", "--port", "--port-end", "--tracker", "--key", "--custom-addr"):
+    for option in (
+        *("--host", "--port", "--port-end", "--tracker", "--key", "--custom-addr", "--silent"),
+        *("--through-proxy", "--load-library", "--no-fork", "--idle-timeout", "--timeout"),
+    ):
         assert option in text
-    assert "--ready-fd" not in text
+    for hidden in ("--ready-fd", "--callback-fd", "--no-reuse-addr"):
+        assert hidden not in text
+
+
+def test_an_interpreter_for_each_session() -> None:
+    """--no-fork, on an interpreter that has its usual folders."""
+    with running("rpc_server", ["--port", "0", "--no-fork"]) as process, rpc.connect(
+        "127.0.0.1", port_of(process)
+    ) as remote:
+        assert remote.get_function("rpc.test.addone")(1) == 2
+
+
+def test_it_ends_when_nobody_comes() -> None:
+    """--timeout: a clean end, with a line that says why."""
+    with running("rpc_server", ["--port", "0", "--timeout", "0.2"]) as process:
+        port_of(process)
+        assert process.wait(10) == 0
+        assert "no client came for 0.2 s, which is the timeout" in line_of(process)
+
+
+def test_no_place_for_sessions(tmp_path: Path) -> None:
+    """It does not start, and says what is missing."""
+    program = (
+        "import os, sys\n"
+        "def mkdir(path, mode=0o777):\n"
+        "    raise OSError(30, 'Read-only file system', path)\n"
+        "os.mkdir = mkdir\n"
+        "from pytest_tvmrpc.exec import rpc_server\n"
+        "sys.exit(rpc_server.main(['--port', '0']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no place for the directories of sessions: ")
+    assert "set TMPDIR" in done.stderr

@@ -1,0 +1,71 @@
+"""What the programs that listen have in common: their options, their socket, their log."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from typing import Optional
+
+from .. import background, network
+from .console import help_formatter, print_line, program_name
+
+_MAX_LINE = 1000
+"""Characters; what select() says about a pipe holds for 4096 bytes."""
+
+
+def listening_parser(
+    name: str, port: int, *, description: str, epilog: Optional[str] = None
+) -> argparse.ArgumentParser:
+    """A parser of the options that all of them have; `port` is the first that is tried."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(name),
+        formatter_class=help_formatter,
+        description=description,
+        epilog=epilog,
+    )
+    parser.add_argument(
+        "--host",
+        default=network.LOOPBACK,
+        help="the address to listen on (default: %(default)s, this machine only)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=port, help="the first port to try; 0: any that is free"
+    )
+    parser.add_argument(
+        "--port-end", type=int, default=9199, help="the port behind the last one to try"
+    )
+    parser.add_argument("--silent", action="store_true", help="print errors only")
+    parser.add_argument("--no-reuse-addr", action="store_true", help=argparse.SUPPRESS)
+    background.add_options(parser)
+    return parser
+
+
+def open_listener(options: argparse.Namespace) -> socket.socket:
+    """The socket that the parent gave, or one that these options describe.
+
+    Raises:
+        ConnectError: no port is free, or the address is not one of this machine.
+    """
+    if options.listen_fd is not None:
+        return socket.socket(fileno=options.listen_fd)
+    reuse_addr = not options.no_reuse_addr
+    return network.listen(options.host, options.port, options.port_end, reuse_addr=reuse_addr)
+
+
+def log_to_stderr(options: argparse.Namespace) -> None:
+    """A line for each event, or for each error only; lines that nobody reads are dropped."""
+    import logging  # which the server does without
+
+    class Lines(logging.Handler):
+        """Not logging's own: it waits for whoever reads stderr, and everybody with it."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            for line in self.format(record).splitlines():
+                print_line(line[:_MAX_LINE], sys.stderr)
+
+    logging.basicConfig(
+        level=logging.ERROR if options.silent else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        handlers=[Lines()],
+    )
