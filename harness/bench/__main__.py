@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from . import bulk, kernel, latency, lease, machine, memory, report, roundtrips, start
+from . import (
+    bulk,
+    kernel,
+    latency,
+    lease,
+    machine,
+    memory,
+    pipelines,
+    report,
+    roundtrips,
+    start,
+    tracker,
+)
 from .bench import Bench
 from .goals import BARE, COLUMNS, ITEMS
 from .peers import Absent, Stack, find_stacks
@@ -27,6 +39,7 @@ if TYPE_CHECKING:
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
     "P1": latency.measure_call,
+    "P1b": pipelines.measure,
     "P2": latency.measure_tensor_call,
     "P3": bulk.measure_tensors,
     "P4": latency.measure_copy,
@@ -36,6 +49,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "P8": start.measure_programs,
     "P9": start.measure_pytest,
     "P10": memory.measure,
+    "P11": tracker.measure,
     "P14": roundtrips.measure,
 }
 
@@ -80,6 +94,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="who is measured (default: all)",
     )
     parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="our client speaks the dialect of TVM 0.8 to 0.20 with our server",
+    )
+    parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument(
@@ -107,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
     began, began_s = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
-    stacks, absent = find_stacks(options.peers)
+    stacks, absent = find_stacks(options.peers, is_legacy=options.legacy)
     bench = Bench(
         stacks,
         absent,
@@ -164,12 +183,19 @@ def _facts(
         "began": began.isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": {**versions, "numpy": numpy.__version__},
-        "options": {"only": options.only, "rounds": options.rounds, "quick": options.quick},
+        "options": {
+            "only": options.only,
+            "rounds": options.rounds,
+            "quick": options.quick,
+            "legacy": options.legacy,
+        },
     }
 
 
 def _items(text: str) -> list[str]:
-    names = [name.strip().upper() for name in text.split(",") if name.strip()]
+    by_upper = {name.upper(): name for name in ITEMS}
+    said = [name.strip() for name in text.split(",") if name.strip()]
+    names = [by_upper.get(name.upper(), name) for name in said]
     unknown = [name for name in names if name not in ITEMS]
     if unknown or not names:
         raise argparse.ArgumentTypeError(

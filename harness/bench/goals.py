@@ -20,6 +20,7 @@ class Kind(enum.Enum):
     TIME = "seconds"
     RATE = "bytes a second"
     MEMORY = "bytes"
+    RHYTHM = "a second"
     COUNT = "count"
 
     def text(self, value: float) -> str:
@@ -31,9 +32,11 @@ class Kind(enum.Enum):
             return f"{_digits(value)} s"
         if self is Kind.RATE:
             return f"{_digits(value / MEGABYTE)} MB/s"
+        if self is Kind.RHYTHM:
+            return f"{_digits(value)} /s"
         if self is Kind.MEMORY:
             return f"{_digits(value / MEGABYTE)} MB"
-        return f"{value:g}"
+        return f"{value:g}" if value == int(value) else f"{value:.2f}"
 
 
 class Goal(NamedTuple):
@@ -76,6 +79,7 @@ ITEMS: dict[str, Item] = {
     item.name: item
     for item in (
         Item("P1", "a call", 15, 5),
+        Item("P1b", "1,000 calls in flight", 15, 5),
         Item("P2", "a call of a compiled function with tensors", 15, 5),
         Item("P3", "64 MiB to and from a tensor; extra memory for 512 MiB", 7, 3),
         Item("P4", "64 bytes to and from a tensor", 15, 5),
@@ -85,6 +89,7 @@ ITEMS: dict[str, Item] = {
         Item("P8", "starting a tracker and a server", 9, 3),
         Item("P9", "pytest with one remote test", 9, 3),
         Item("P10", "memory of idle processes", 1, 1),
+        Item("P11", "a tracker's connections and matches", 5, 2),
         Item("P14", "round trips of an ordinary test", 7, 3),
     )
 }
@@ -93,6 +98,8 @@ LINES: dict[str, Line] = {
     line.name: line
     for line in (
         Line("P1", "call rpc.test.addone(10)", Kind.TIME, Goal(1.15, TVM)),
+        Line("P1b", "1,000 calls at once", Kind.RHYTHM, Goal(4, TVM, at_least=True)),
+        Line("P1b.a", "... at TVM's server", Kind.RHYTHM, Goal(4, TVM, at_least=True)),
         Line("P2", "call a C function: two tensors, an int", Kind.TIME, Goal(1.2, TVM)),
         Line("P3.write", "copy 64 MiB to a tensor", Kind.RATE, Goal(0.7, BARE, at_least=True)),
         Line("P3.read", "copy 64 MiB from a tensor", Kind.RATE, Goal(0.7, BARE, at_least=True)),
@@ -111,6 +118,13 @@ LINES: dict[str, Line] = {
         Line("P10.server", "memory of an idle server", Kind.MEMORY, Goal(15 * MEGABYTE)),
         Line("P10.worker", "memory of an idle session", Kind.MEMORY, Goal(20 * MEGABYTE)),
         Line("P10.tracker", "memory of a tracker, 1,000 connections", Kind.MEMORY, Goal(6e7)),
+        Line("P11.connect", "1,000 connect at once", Kind.RHYTHM, Goal(30, TVM, at_least=True)),
+        Line("P11.one", "... one after the other", Kind.RHYTHM),
+        Line("P11.small", "matches: 100 servers", Kind.RHYTHM, Goal(4, TVM, at_least=True)),
+        Line("P11.large", "... 1,000 servers, 2,000 clients", Kind.RHYTHM),
+        Line("P11.share", "... as a share", Kind.COUNT, Goal(0.7, at_least=True)),
+        Line("P11.crowd", "10,000 servers connect", Kind.TIME),
+        Line("P11.crowd-memory", "... memory of the tracker", Kind.MEMORY),
         Line("P14.trips", "round trips of an ordinary test", Kind.COUNT, Goal(24)),
         Line("P14.trips-a", "... our client, TVM's server", Kind.COUNT, Goal(24)),
         Line("P14.trips-b", "... TVM's client, our server", Kind.COUNT),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from .goals import OURS, TVM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Address = tuple[str, int]
 
@@ -80,11 +80,17 @@ class Stack(Protocol):
 
 
 class OurStack:
-    """pytest_tvmrpc, as users import it."""
+    """pytest_tvmrpc, as users import it.
+
+    Args:
+        is_legacy: whether sessions with our own server speak the older dialect, which the server
+            learns from what it hears. With TVM's server they speak the server's.
+    """
 
     name = OURS
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_legacy: bool = False) -> None:
+        self._is_legacy = is_legacy
         package = importlib.import_module("pytest_tvmrpc")
         self._rpc = package.rpc
         self.runtime: Runtime = package.runtime
@@ -103,8 +109,11 @@ class OurStack:
             yield (LOOPBACK, server.port)
 
     def connect(self, address: Address) -> Session:
-        session: Session = self._rpc.connect(*address)
-        return session
+        session = self._rpc.connect(*address)
+        endpoint = session._endpoint
+        if self._is_legacy and endpoint.is_ours:
+            endpoint.speak(importlib.import_module("pytest_tvmrpc.protocol.dialect").LEGACY)
+        return session  # type: ignore[no-any-return]
 
     def connect_tracker(self, address: Address) -> Any:
         return self._rpc.connect_tracker(*address)
@@ -164,11 +173,15 @@ class Absent(NamedTuple):
     reason: str
 
 
-def find_stacks(names: set[str]) -> tuple[list[Stack], list[Absent]]:
+def find_stacks(names: set[str], *, is_legacy: bool = False) -> tuple[list[Stack], list[Absent]]:
     """The stacks that can be measured, and those that cannot. Imports TVM only when it is named."""
     found: list[Stack] = []
     absent: list[Absent] = []
-    for name, make in ((OURS, OurStack), (TVM, TvmStack)):
+    makers: tuple[tuple[str, Callable[[], Stack]], ...] = (
+        (OURS, lambda: OurStack(is_legacy=is_legacy)),
+        (TVM, TvmStack),
+    )
+    for name, make in makers:
         if name not in names:
             absent.append(Absent(name, ""))
             continue

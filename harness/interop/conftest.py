@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Forgives TVM's client the files that it leaves to the garbage collector."""
     for item in items:
         name = item.name.partition("[")[2]
-        if name.startswith(("control", "tvm-to-ours", "our-server")):
+        if name.startswith(("control", "tvm-", "our-server")):
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"))
 
 

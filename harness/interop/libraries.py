@@ -13,20 +13,31 @@ LENGTH = 4096
 
 def build_library(folder: Path) -> Path:
     """``probe.c`` as a shared library."""
-    library = folder / "probe.so"
+    return compile_probe(folder / "probe.so", "-shared")
+
+
+def compile_probe(output: Path, option: str) -> Path:
+    """``probe.c`` as a shared library, or, with ``-c``, as an object."""
     source = Path(__file__).with_name("probe.c")
     compiler = os.environ.get("CC", "gcc")
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", str(library), str(source)]
+    command = [compiler, option, "-fPIC", "-O1", "-Wall", "-o", str(output), str(source)]
     subprocess.run(command, check=True, timeout=60)
-    return library
+    return output
 
 
-def build_tvm_library(folder: Path) -> Path:
-    """The kernels ``elementwise``, ``parallel``, ``workspace`` and ``matmul``, by TVM for LLVM."""
+def build_tvm_library(folder: Path, suffix: str = "so") -> Path:
+    """The kernels ``elementwise``, ``parallel``, ``workspace`` and ``matmul``, by TVM for LLVM.
+
+    As a library, or not linked yet: ``o``, the object alone, or ``tar``.
+    """
     import tvm
 
-    library = folder / "kernels.so"
-    tvm.compile(_kernels(), target="llvm").export_library(str(library))
+    library = folder / f"kernels.{suffix}"
+    compiled = tvm.compile(_kernels(), target="llvm")
+    if suffix == "o":
+        compiled.mod.write_to_file(str(library))
+    else:
+        compiled.export_library(str(library))
     return library
 
 

@@ -98,7 +98,7 @@ def _members(groups: set[int]) -> list[int]:
 
 
 class Program(Protocol):
-    """A running server or tracker."""
+    """A running server, tracker or proxy."""
 
     key: str
     port: int
@@ -114,12 +114,19 @@ class TvmProgram:
     """``python -m tvm.exec.PROGRAM``, as a user of TVM starts it."""
 
     def __init__(
-        self, program: str, arguments: list[str], folder: Path, guard: Guard, key: str = ""
+        self,
+        program: str,
+        arguments: list[str],
+        folder: Path,
+        guard: Guard,
+        key: str = "",
+        at: int = 0,
     ) -> None:
+        """``at`` is a proxy's port, if the program waits there instead of listening."""
         self.key = key
         self._guard = guard
         self._log = folder / f"{program}-{time.monotonic_ns()}.log"
-        first = _free_port()
+        first = at or _free_port()
         command = [sys.executable, "-m", f"tvm.exec.{program}", f"--host={HOST}"]
         command += [f"--port={first}", f"--port-end={first + 100}", *arguments]
         with self._log.open("wb") as log:
@@ -135,7 +142,7 @@ class TvmProgram:
             )
         guard.watch(self._process.pid)
         try:
-            self.port = self._wait_for_port()
+            self.port = at or self._wait_for_port()
         except BaseException:
             self.stop()
             raise
@@ -168,7 +175,8 @@ class OurProgram:
         self.key = options.get("key", "")
         self._log = folder / f"{program}-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
-            self._program = getattr(rpc, program)(host=HOST, port=0, log=log, **options)
+            settings = {"host": HOST, "port": 0, "log": log, **options}
+            self._program = getattr(rpc, program)(**settings)
         self.port = self._program.port
 
     def stop(self) -> None:
@@ -195,17 +203,28 @@ class Launcher:
         self._guard = Guard()
         self._running: list[Program] = []
 
-    def server(self, kind: str, key: str = KEY, tracker: Program | None = None) -> Program:
-        """A server of this kind, registered at ``tracker`` if there is one."""
+    def server(
+        self,
+        kind: str,
+        key: str = KEY,
+        tracker: Program | None = None,
+        proxy: Program | None = None,
+    ) -> Program:
+        """A server of this kind, registered at ``tracker`` if there is one, or at ``proxy``."""
         if kind == "tvm":
             arguments = [f"--key={key}"]
             if tracker is not None:
                 arguments.append(f"--tracker={HOST}:{tracker.port}")
+            if proxy is not None:
+                arguments.append("--through-proxy")
+            at = 0 if proxy is None else proxy.port
             return self._started(
-                TvmProgram("rpc_server", arguments, self._folder, self._guard, key)
+                TvmProgram("rpc_server", arguments, self._folder, self._guard, key, at)
             )
         address = None if tracker is None else (HOST, tracker.port)
-        options = {"key": key, "tracker_addr": address}
+        options: dict[str, Any] = {"key": key, "tracker_addr": address}
+        if proxy is not None:
+            options.update(port=proxy.port, is_proxy=True)
         return self._started(OurProgram("Server", options, self._folder))
 
     def tracker(self, kind: str) -> Program:
@@ -213,6 +232,19 @@ class Launcher:
         if kind == "tvm":
             return self._started(TvmProgram("rpc_tracker", [], self._folder, self._guard))
         return self._started(OurProgram("Tracker", {}, self._folder))
+
+    def proxy(self, kind: str, tracker: Program | None = None) -> Program:
+        """A proxy of this kind, which offers its servers to ``tracker`` if there is one."""
+        if kind == "tvm":
+            arguments = ["--web-port=0"]
+            if tracker is not None:
+                arguments.append(f"--tracker={HOST}:{tracker.port}")
+            return self._started(TvmProgram("rpc_proxy", arguments, self._folder, self._guard, KEY))
+        address = None if tracker is None else (HOST, tracker.port)
+        options = {"tracker_addr": address}
+        program = OurProgram("Proxy", options, self._folder)
+        program.key = KEY
+        return self._started(program)
 
     def _started(self, program: Program) -> Program:
         self._running.append(program)

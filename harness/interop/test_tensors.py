@@ -33,6 +33,18 @@ def test_each_data_type(client: Client, remote: Any, dtype: str) -> None:
     np.testing.assert_array_equal(tensor.numpy(), values)
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_numbers(client: Client, remote: Any, dtype: str) -> None:
+    """Our client has them; to a server they are bytes like others."""
+    if client.name == "tvm":
+        pytest.skip("TVM has no names for them: unknown dtype")
+    values = (np.arange(6) * (1 + 2j)).astype(dtype).reshape(2, 3)
+    tensor = client.runtime.tensor(values, remote.cpu(0))
+    assert tensor.dtype == dtype
+    np.testing.assert_array_equal(tensor.numpy(), values)
+    np.testing.assert_array_equal(tensor.copyto(remote.cpu(0)).numpy(), values)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_each_shape(client: Client, remote: Any, shape: tuple[int, ...]) -> None:
     """A tensor may have any number of dimensions, none, and dimensions of length zero."""
@@ -130,6 +142,27 @@ def test_a_view_with_an_offset(client: Client, remote: Any, module: Any) -> None
     view = tensor._create_view((2,), relative_byte_offset=12)
     module["fill"](view, 1.0)
     np.testing.assert_array_equal(tensor.numpy(), [0, 0, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3)], ids=str)
+def test_scalars_and_nothing(client: Client, remote: Any, shape: tuple[int, ...]) -> None:
+    """Tensors of no dimension or no element are copied on the server, and seen by functions."""
+    values = _values(shape, "float32") + 1
+    tensor = client.runtime.tensor(values, remote.cpu(0))
+    copy = tensor.copyto(remote.cpu(0))
+    np.testing.assert_array_equal(copy.numpy(), values)
+    assert tensor.copyto(copy) is copy
+    assert copy.copyfrom(values * 2) is copy
+    np.testing.assert_array_equal(copy.copyto(client.runtime.cpu(0)).numpy(), values * 2)
+
+
+def test_shapes_a_kernel_sees(client: Client, remote: Any, module: Any) -> None:
+    """A compiled function gets any number of dimensions, and lengths of zero."""
+    field = module["tensor_field"]
+    for shape in SHAPES:
+        tensor = client.runtime.empty(shape, "float32", remote.cpu(0))
+        assert field(tensor, 0) == len(shape)
+        assert [field(tensor, 10 + axis) for axis in range(len(shape))] == list(shape)
 
 
 def test_a_large_tensor(client: Client, remote: Any) -> None:
@@ -238,3 +271,57 @@ def test_a_device_that_is_not_there(client: Client, remote: Any) -> None:
     with pytest.raises(client.remote_error):
         client.runtime.empty((4,), "float32", remote.cuda(0))
     assert remote.get_function("rpc.test.addone")(1) == 2
+
+
+SMALL_FLOATS = [
+    *("bfloat16", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn"),
+    *("float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn"),
+]
+
+
+@pytest.mark.parametrize("dtype", SMALL_FLOATS)
+def test_types_of_ml_dtypes(client: Client, remote: Any, dtype: str) -> None:
+    """What NumPy lacks goes there and back by way of ml_dtypes, bit by bit."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.array([1, 2, 4, 1, 2, 4], "float32").astype(getattr(ml_dtypes, dtype))
+    tensor = client.runtime.tensor(values, remote.cpu(0))
+    assert tensor.dtype == dtype
+    assert tensor.numpy().dtype == values.dtype
+    assert tensor.numpy().tobytes() == values.tobytes()
+    on_the_server = tensor.copyto(remote.cpu(0))
+    assert on_the_server.numpy().tobytes() == values.tobytes()
+
+
+def test_copies_of_a_view_with_an_offset(client: Client, remote: Any) -> None:
+    """A view is read and written where it is, and copied from there on the server."""
+    if client.name == "tvm":
+        pytest.skip("TVM's client reads and writes the start of the memory instead")
+    tensor = client.runtime.tensor(np.arange(24, dtype="float32"), remote.cpu(0))
+    view = tensor._create_view((3, 4), relative_byte_offset=16)
+    np.testing.assert_array_equal(view.numpy(), np.arange(4, 16).reshape(3, 4))
+    np.testing.assert_array_equal(view.copyto(remote.cpu(0)).numpy(), view.numpy())
+    view.copyfrom(np.zeros((3, 4)))
+    assert tensor.numpy().nonzero()[0].tolist() == [1, 2, 3, *range(16, 24)]
+
+
+def test_copies_between_two_servers(client: Client, remote: Any) -> None:
+    """A tensor of one server is copied to another, and back."""
+    if client.name == "tvm":
+        pytest.skip("TVM's client refuses: Cannot copy across two different remote session")
+    values = _values((300, 300), "int32")
+    tensor = client.runtime.tensor(values, remote.cpu(0))
+    with client.rpc.Server(port=0, silent=True) as server, client.rpc.connect(
+        server.host, server.port
+    ) as other:
+        there = tensor.copyto(other.cpu(0))
+        tensor.copyfrom(np.zeros((300, 300)))
+        np.testing.assert_array_equal(there.copyto(tensor).numpy(), values)
+
+
+def test_four_bits(client: Client, remote: Any) -> None:
+    """TVM's order of two elements in a byte, which its client cannot write by itself."""
+    tensor = client.runtime.empty((4,), "int4", remote.cpu(0))
+    packed = tensor._create_view((2,), "int8")
+    packed.copyfrom(np.array([0x1F, 0x7A], "uint8").view("int8"))
+    expected = [1, -1, 7, -6] if client.name == "ours" else [1, 15, 7, 10]
+    assert tensor.numpy().tolist() == expected

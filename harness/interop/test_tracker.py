@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +16,13 @@ from .servers import KEY, Farm, wait_for_queue
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Iterator
+
+    from .conftest import Cast
+    from .servers import Launcher, Program
 
 JOIN_LIMIT_S = 30.0
+MAGIC = struct.pack("<i", 0x2F271)
 
 
 def test_summary(tracker: Any, farm: Farm) -> None:
@@ -222,3 +231,144 @@ def test_no_tracker_at_the_address(farm_client: Client, farm: Farm) -> None:
     """A server is no tracker: connecting to it as one raises."""
     with pytest.raises((RuntimeError, OSError)):
         farm_client.rpc.connect_tracker(HOST, farm.server.port)
+
+
+# --- in TVM's own words -------------------------------------------------------------------------
+
+
+class Wire:
+    """A connection to a tracker on which anything can be said."""
+
+    def __init__(self, tracker: Program) -> None:
+        self._socket = socket.create_connection((HOST, tracker.port), JOIN_LIMIT_S)
+        self._socket.sendall(MAGIC)
+        assert self._receive(4) == MAGIC
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def say(self, words: Any) -> None:
+        body = json.dumps(words).encode()
+        self._socket.sendall(struct.pack("<i", len(body)) + body)
+
+    def hear(self) -> Any:
+        (size,) = struct.unpack("<i", self._receive(4))
+        return json.loads(self._receive(size))
+
+    def ask(self, words: Any) -> Any:
+        self.say(words)
+        return self.hear()
+
+    def _receive(self, size: int) -> bytes:
+        received = self._socket.recv(size, socket.MSG_WAITALL)
+        assert len(received) == size, "the tracker closed the connection"
+        return received
+
+
+@pytest.fixture(params=["tvm", "ours"])
+def any_tracker(request: pytest.FixtureRequest, launcher: Launcher) -> Iterator[Program]:
+    """A tracker of either kind without any server; TVM's is the control."""
+    tracker = launcher.tracker(request.param)
+    yield tracker
+    launcher.stop(tracker)
+
+
+def test_turns_are_by_priority_then_arrival(any_tracker: Program) -> None:
+    """Higher numbers first, equal ones in the order of arrival; servers in that of their offers."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Wire(any_tracker))
+        clients = [stack.enter_context(Wire(any_tracker)) for _ in range(5)]
+        for client, priority in zip(clients, (1, 5, 1, 5, -3), strict=True):
+            client.say([4, "k", "", priority])
+            assert client.ask([1]) == 0
+        for number in range(5):
+            assert server.ask([3, "k", [9000 + number, f"k:0.{number}"], None]) == 0
+        served = [client.hear()[1][1] - 9000 for client in clients]
+        assert served == [2, 0, 3, 1, 4]
+        for number in range(3):
+            assert server.ask([3, "k", [9100 + number, f"k:0.1{number}"], None]) == 0
+        granted = [clients[0].ask([4, "k", "", 1])[1][1] for _ in range(3)]
+        assert granted == [9100, 9101, 9102]
+
+
+def test_pending_match_keys(any_tracker: Program) -> None:
+    """A connection is told which of its own match keys nobody was given yet."""
+    with Wire(any_tracker) as first, Wire(any_tracker) as second:
+        assert first.ask([7]) == []
+        assert first.ask([3, "k", [1, "k:0.1"], None]) == 0
+        assert first.ask([3, "k", [2, "k:0.2"], "board.example"]) == 0
+        assert sorted(first.ask([7])) == ["k:0.1", "k:0.2"]
+        assert second.ask([7]) == []
+        assert second.ask([4, "k", "", 1]) == [0, [HOST, 1, "k:0.1"]]
+        assert first.ask([7]) == ["k:0.2"]
+        assert second.ask([4, "k", "", 1]) == [0, ["board.example", 2, "k:0.2"]]
+
+
+def test_descriptions_are_merged(any_tracker: Program) -> None:
+    """Later fields join earlier ones; a C++ server's quoted port is repeated as it came."""
+    with Wire(any_tracker) as server:
+        assert server.ask([5, {"key": "server:k", "addr": [None, "9090"]}]) == 0
+        assert server.ask([5, {"addr": ["board.example", "9090"], "cores": 4}]) == 0
+        assert server.ask([6]) == [
+            0,
+            {
+                "queue_info": {},
+                "server_info": [{"key": "server:k", "addr": ["board.example", "9090"], "cores": 4}],
+            },
+        ]
+
+
+def test_offers_go_with_their_connection(any_tracker: Program) -> None:
+    """A server that introduced itself takes its free offers along; a client gets none of them."""
+    with Wire(any_tracker) as client:
+        with Wire(any_tracker) as server:
+            server.ask([5, {"key": "server:k", "addr": [None, 1]}])
+            server.ask([3, "k", [1, "k:0.1"], None])
+        while client.ask([6])[1]["server_info"]:
+            pass
+        client.say([4, "k", "", 1])
+        assert client.ask([6])[1]["queue_info"]["k"] == {"free": 0, "pending": 1}
+
+
+def test_a_stop_needs_the_key(any_tracker: Program) -> None:
+    """Without it the answer is failure, and the tracker goes on."""
+    with Wire(any_tracker) as peer:
+        assert peer.ask([2, "tracker:0.5"]) == -1
+        assert peer.ask([1]) == 0
+
+
+def test_what_ours_add_is_ignored(any_tracker: Program) -> None:
+    """Elements behind those that TVM's tracker reads, a user's name; its ping finds out which."""
+    with Wire(any_tracker) as peer:
+        assert peer.ask([3, "k", [1, "k:0.1"], None, "more"]) == 0
+        assert peer.ask([4, "k", "ada@desk pid 7", 1, 60]) == [0, [HOST, 1, "k:0.1"]]
+        assert peer.ask([1, {"tvmrpc": 1}]) in (0, [0, {"tvmrpc": 1}])
+
+
+def test_who_and_kick(farm_client: Client, tracker: Any, farm: Farm, cast: Cast) -> None:
+    """Our tracker knows whoever has a server; TVM's cannot tell, and its servers take no orders."""
+    if farm_client.name == "tvm":
+        pytest.skip("TVM's client has no such questions")
+    from pytest_tvmrpc.errors import TrackerError
+
+    if cast.tracker == "tvm":
+        assert tracker.kind == "tvm"
+        with pytest.raises(TrackerError, match="summary"):
+            tracker.who()
+        with pytest.raises(TrackerError, match="session_timeout"):
+            tracker.kick(KEY)
+        return
+    session = tracker.request(KEY)
+    (server,) = tracker.who().servers
+    assert (server.key, server.host, server.port) == (KEY, HOST, farm.server.port)
+    assert server.state == "busy"
+    assert server.holder.user == tracker.user
+    with pytest.raises(TrackerError, match="restart the server"):
+        tracker.kick(KEY)
+    farm_client.end(session)
+    wait_for_queue(tracker, KEY, free=1)
+    (server,) = tracker.who().servers
+    assert (server.state, server.holder) == ("free", None)

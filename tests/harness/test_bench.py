@@ -185,4 +185,4 @@ def test_the_command_line_names_what_it_does_not_know(
     assert program.parse(["--only", "p14,P1"]).only == ["P1", "P14"]
     with pytest.raises(SystemExit):
         program.parse(["--only", "P99"])
-    assert "no item P99; there are P1, P2, " in capsys.readouterr().err
+    assert "no item P99; there are P1, P1b, P2, " in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""The end of a client's interpreter: nothing hangs, nothing is printed, the device is free."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from pytest_tvmrpc import rpc
+
+FOLDER = str(Path(rpc.__file__).resolve().parents[1])
+
+SCRIPT = """
+import os, sys
+sys.path.append({folder!r})
+from pytest_tvmrpc import rpc, runtime
+server = rpc.Server(port=0, silent=True)
+remote = rpc.connect(server.host, server.port)
+held = [remote.get_function("rpc.test.addone"), remote.get_function("rpc.test.add_to_lhs")(1)]
+held += [runtime.empty((4,), "float32", remote.cpu(0)), remote.system_lib()]
+assert held[0](1) == 2
+{end}
+"""
+
+ENDS = {
+    "closed before": "remote.close(); server.terminate()",
+    "server ended before": "server.terminate()",
+    "server killed before": "os.kill(server.program.pid, 9)\nwhile server.program.alive: pass",
+    "dropped in the wrong order": "remote.close(); del remote; held.clear(); server.terminate()",
+    "in a circle": "held.append(held); remote.close(); server.terminate()",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_with_things_of_a_session(end: str, deadline_s: float) -> None:
+    """Functions, tensors and modules that are still held say nothing, and wait for nobody."""
+    script = SCRIPT.format(folder=FOLDER, end=ENDS[end])
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::ResourceWarning", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=deadline_s,
+    )
+    assert done.stdout == ""
+    assert done.returncode == 0
+    assert time.monotonic() - started < deadline_s / 2
+
+
+def test_with_an_open_session(
+    server: rpc.Server, serves: Callable[[rpc.Server], bool], deadline_s: float
+) -> None:
+    """Whoever forgets to close it: the interpreter ends, and the next client is served."""
+    script = (
+        f"import sys; sys.path.append({FOLDER!r}); from pytest_tvmrpc import rpc\n"
+        f"remote = rpc.connect({server.host!r}, {server.port})\n"
+        "add_one = remote.get_function('rpc.test.addone'); assert add_one(1) == 2\n"
+        "raise SystemExit(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=deadline_s)
+    assert done.returncode == 3
+    assert serves(server)
