@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tvmrpc import options
+from pytest_tvmrpc import options, rpc
+from pytest_tvmrpc.exec.server_checks import ServerChecks
+from pytest_tvmrpc.exec.tracker_checks import TrackerChecks
+from pytest_tvmrpc.exec.who import lines
+from pytest_tvmrpc.protocol.farm import Farm, FarmServer, State, Waiting
 from pytest_tvmrpc.reporting import terminal
 from pytest_tvmrpc.reporting.facts import DeviceTally
 
@@ -64,10 +68,45 @@ def test_nothing_is_left_to_be_filled_in():
 
 def test_the_outputs_in_the_readme():
     """They have the columns that are printed today."""
-    demo, query = code("text")
+    demo, well, unwell, asked, kicked = code("text")
     assert all(word in demo for word in terminal.lines([DeviceTally("total")])[0].split())
     assert all(f"board-{name}@" in demo for name in "ab")
+    assert all(line[:7] == "ok     " for line in well.splitlines()[1:-1])
+    assert [line[21:33].strip() for line in well.splitlines()[1:-1]] == checks_of_the_doctor()
+    assert "FAILED  " in unwell
+    assert "what to do:" in unwell
+    query, who = asked.split("$ tvmrpc who")
     assert "Queue Status" in query
+    farm = Farm((FarmServer("k", "h", 1, State.FREE, 0.0),), (Waiting("k", "u", "p", 1, 1.0, 0.0),))
+    for title in (line for line in lines(farm) if line.startswith(("device", "waiting"))):
+        assert title.split() in [line.split() for line in who.splitlines()]
+    assert re.search(r"^kicked .*, who had it for .*, from jetson@", kicked, re.MULTILINE)
+
+
+def checks_of_the_doctor():
+    """The names of all checks, in order."""
+    tracker = TrackerChecks("h", 1, "", 1, 1, 1)
+    server = ServerChecks("h", 1, "", 1, tracker)
+    return [check.name for check in [*tracker.checks(), *server.checks()]]
+
+
+def test_the_page_on_farms_lists_the_checks():
+    """Its table has each check of the doctor, in order."""
+    page = (ROOT / "docs" / "farm.md").read_text(encoding="utf-8")
+    rows = page.partition("| check | what is done")[2].partition("\n\n")[0].splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == checks_of_the_doctor()
+
+
+def test_hops_and_pipelines():
+    """The lines in the farm's chapter do what they say, on two servers of this machine."""
+    hop, pipeline = [block for block in code("python") if "remote.get_function" in block][-2:]
+    with rpc.Server(port=0, silent=True) as near, rpc.Server(port=0, silent=True) as far:
+        hop = hop.replace('"board.example", 9090', f'"127.0.0.1", {near.port}')
+        hop = hop.replace('"192.168.7.2", 9090', f'"127.0.0.1", {far.port}')
+        assert ".example" not in hop
+        exec(hop, {"rpc": rpc})
+        with rpc.connect("127.0.0.1", near.port) as remote:
+            exec(pipeline, {"remote": remote})
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")

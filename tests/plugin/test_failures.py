@@ -96,7 +96,8 @@ def test_a_server_killed_between_calls(plain: pytest.Pytester, run: Run) -> None
         """
         def test_kill(remote, kill):
             kill(1)
-            remote.get_function("rpc.test.addone")(1)
+            while True:  # until the session's process has seen it, too
+                remote.get_function("rpc.test.addone")(1)
 
         def test_after(remote): pass
         """
