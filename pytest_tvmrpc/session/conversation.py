@@ -9,6 +9,7 @@ is flat.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections import deque
@@ -223,13 +224,7 @@ class Conversation:
         if self._reader.missing and self.closed_because is None:
             self._break("an answer was not taken to its end")
         if self.closed_because is not None:
-            self._refuse_as_closed()
-
-    def _refuse_as_closed(self, packet: object = None) -> NoReturn:
-        """What sending is once the session is over."""
-        raise ConnectionLostError(
-            f"the session with {self.channel.peer} is over: {self.closed_because}"
-        )
+            _refuse(self.channel.peer, self.closed_because)
 
     # What is owed
 
@@ -460,7 +455,8 @@ class Conversation:
     def _break(self, because: str, error: Optional[Exception] = None) -> None:
         if self.closed_because is None:
             self.closed_because = because
-            self._send_once = self._refuse_as_closed
+            # No method of ours: that would be a cycle, and the buffer garbage until it is found.
+            self._send_once = functools.partial(_refuse, self.channel.peer, because)
         self._later.clear()
         self._unsent.clear()
         self._pipelined = 0
@@ -477,3 +473,8 @@ class Conversation:
                     )
         self._owed.clear()
         self.channel.close()
+
+
+def _refuse(peer: str, because: str, packet: object = None) -> NoReturn:
+    """What sending is once the session is over."""
+    raise ConnectionLostError(f"the session with {peer} is over: {because}")
