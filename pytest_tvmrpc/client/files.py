@@ -84,7 +84,7 @@ def _of_file(file: IO[bytes]) -> Iterator[Content]:
             "memoryview, or a file opened with 'rb'"
         )
     if isinstance(file, io.BytesIO):
-        # Not getbuffer(): Python 3.12 crashes when both are garbage of one cycle, such as an error's.
+        # Not getbuffer(): Python 3.12 crashes when both are garbage of one cycle, say an error's.
         yield memoryview(file.getvalue())[file.tell() :]
         file.seek(0, os.SEEK_END)
         return
