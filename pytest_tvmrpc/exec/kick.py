@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..client.tracker import TrackerSession
     from ..protocol.farm import FarmServer
 
+_ROUNDING_S = 0.1
 _POLL_S = 0.05
 
 
@@ -127,9 +128,11 @@ def _outcome(tracker: TrackerSession, before: FarmServer, passed_s: float) -> st
     ]
     if not now:
         return "is gone from the tracker"
-    held_s = before.holder.since_s + passed_s  # the same holder has had it for longer
-    for server in now:
-        if server.holder is not None and server.holder.since_s >= held_s:
+    # The same holder has had it for longer; answers are rounded, and a moment old.
+    user, peer = before.holder.user, before.holder.peer
+    held_s = before.holder.since_s + passed_s - _ROUNDING_S
+    for other in [server.holder for server in now if server.holder is not None]:
+        if (other.user, other.peer) == (user, peer) and other.since_s >= held_s:
             return ""
     holder = now[0].holder
     if holder is not None:
