@@ -36,6 +36,8 @@ class Stage:
     SERVING = 1
     WAS_IDLE = 2
     """Its client asked nothing for too long, and was told."""
+    OPEN = 3
+    """Its client has said InitServer."""
 
 
 class Plan(NamedTuple):
@@ -244,6 +246,7 @@ def serve_session(start: Start, plan: Plan) -> None:
     def opened() -> None:
         nonlocal is_open
         is_open = True
+        shared[STAGE] = Stage.OPEN
         network.set_kernel_timeouts(connection, idle_s, plan.send_s)
 
     environment = Environment(start.directory)

@@ -397,6 +397,7 @@ class Supervisor:
             output,
             self._strays,
             shared_fd,
+            config.handshake_s,
         )
 
     def _offer(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 from ..session.serving import Progress
 from .forking import fork_child
-from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, tell
+from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, never_opened, tell
 from .strays import new_mark
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class WorkerState(enum.Enum):
     EXITED = "exited"
 
 
+_LATER_S = 0.5
+"""How much later than the process itself its supervisor looks whether the session is open."""
+
+
 class Verdict(NamedTuple):
     """Why a session was ended: for the report, and for its client."""
 
@@ -63,6 +67,7 @@ class Worker:
         output: where the child prints, if not where its parent does; owned.
         strays: what finds the processes that a session left behind.
         shared_fd: a file for the memory that the two share, if `serve` needs one; owned.
+        opening_s: seconds that the client may take until it has opened the session; 0: any time.
 
     Raises:
         OSError: no process can be started now; the socket is still open.
@@ -79,11 +84,14 @@ class Worker:
         output: Optional[SessionOutput] = None,
         strays: Optional[Strays] = None,
         shared_fd: int = -1,
+        opening_s: float = 0.0,
     ) -> None:
         self.connection = connection
         self.address = address
         self.directory = directory
         self.session_timeout = session_timeout
+        self._opening_s = opening_s
+        self._opens_by = time.monotonic() + opening_s + _LATER_S if opening_s else None
         self.output = output
         self.state = WorkerState.SERVING
         self.expires_at: Optional[float] = None
@@ -159,6 +167,8 @@ class Worker:
         if self.expires_at is not None and now >= self.expires_at:
             self.expires_at = None
             self.stop(now, grace_s, _expired(self.session_timeout))
+        if self._opens_by is not None and now >= self._opens_by:
+            self._opens_by = self._check_opened(now, grace_s)
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = None
             if self.state is not WorkerState.STRAYS:
@@ -166,8 +176,21 @@ class Worker:
 
     def next_wakeup(self) -> Optional[float]:
         """When `tick` has something to do, on the monotonic clock."""
-        due = [moment for moment in (self.expires_at, self.kill_at) if moment is not None]
-        return min(due) if due else None
+        moments = (self.expires_at, self.kill_at, self._opens_by)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _check_opened(self, now: float, grace_s: float) -> Optional[float]:
+        """Ends a session whose client only pretends to open it; when to look again, if at all.
+
+        The process limits each wait for the client; one that says a byte now and then passes that.
+        """
+        stage = self._shared[STAGE]
+        if stage in (Stage.OPEN, Stage.WAS_IDLE) or self.state is not WorkerState.SERVING:
+            return None
+        if stage == Stage.STARTING or self._shared[PROGRESS] != Progress.IDLE:
+            return now + _LATER_S  # it is the server that takes its time
+        self.stop(now, grace_s, Verdict("was never opened", never_opened(self._opening_s)))
+        return None
 
     def reap(self) -> Optional[str]:
         """Once the process and all that it started have ended: how; `dispose` is left to do.

@@ -268,6 +268,31 @@ def test_a_hello_is_not_enough(start_supervisor: Any, dial: Dial, hello: Hello) 
     assert str(text).startswith("RPCSessionTimeoutError: Your session was not opened within 0.2 s")
 
 
+def test_a_hello_and_a_trickle_is_not_enough(
+    start_supervisor: Any, dial: Dial, hello: Hello
+) -> None:
+    """Nor is a byte of nothing now and then: the limit is for all of the first words."""
+    server = start_supervisor(handshake_s=0.2)
+    trickling = dial(server.args[-1])
+    trickling.sendall(hello())
+    assert exactly(trickling, len(ADMITTED)) == ADMITTED
+    served = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):  # until it is cut off
+            while not served.wait(0.05):
+                trickling.sendall(b"\0")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        with rpc.connect("127.0.0.1", server.args[-1]) as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+    finally:
+        served.set()
+        thread.join()
+
+
 def test_an_open_session_may_be_silent(start_supervisor: Any, wait_until: WaitUntil) -> None:
     """For longer than the first words may take."""
     server = start_supervisor(handshake_s=0.1)
