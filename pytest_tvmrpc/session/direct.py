@@ -22,7 +22,8 @@ from ..protocol.values import (
 )
 from .conversation import Meter, clock
 from .later import Pending
-from .serving import describe, syscalls_of
+from .serving import describe
+from .syscalls import syscalls_of
 
 if TYPE_CHECKING:
     from .local import LocalSession

@@ -12,7 +12,6 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
-from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import RemoteError, RemoteProtocolError
 from ..protocol import packets
 from ..protocol.codes import PROTOCOL_VERSION, RPCCode
@@ -20,12 +19,15 @@ from ..protocol.dialect import FFI, LEGACY, Dialect, of_client
 from ..protocol.framing import PacketReader
 from ..protocol.state import State, after, code_name
 from ..protocol.values import ByteSource
+from .syscalls import syscalls_of
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
     from .interface import Session, Sink
 
 _U64 = struct.Struct("<Q")
+
+_CALL_FUNC = int(RPCCode.CALL_FUNC)
 
 clock = time.perf_counter
 
@@ -163,7 +165,7 @@ class Server:
                 self._send([*answers, packets.exception(self._dialect, describe(error))])
                 raise StreamBrokenError(str(error)) from None
             handle, is_quick = 0, True
-            if code == 3 and end - start >= 8:  # CALL_FUNC
+            if code == _CALL_FUNC and end - start >= 8:
                 handle = _U64.unpack_from(self._buffer, start)[0]
                 is_quick = handle in self._quick
             if answers and not (is_quick and now - first <= _HELD_S):
@@ -435,51 +437,6 @@ class Server:
                 for code, method in self._methods.items()
                 if code != RPCCode.INIT_SERVER
             }
-
-
-def syscalls_of(session: Session) -> Dict[int, Callable[..., Any]]:
-    """What does each request whose body is a packed sequence; surplus values are ignored."""
-
-    def alloc(device: Device, nbytes: int, alignment: int, dtype: Any, *_: Any) -> Any:
-        return OpaquePointer(session.alloc(device, nbytes, alignment, dtype))
-
-    def alloc_tensor(
-        record: TensorRecord, scope: Optional[str] = None, chosen: Any = 0, *_: Any
-    ) -> Any:
-        return OpaquePointer(session.alloc_tensor(record, scope, chosen or 0))
-
-    def sync(device: Device, stream: Any = 0, *_: Any) -> None:
-        session.sync(device, int(stream or 0))
-
-    def copy_among(source: TensorRecord, target: TensorRecord, stream: Any = 0, *_: Any) -> None:
-        session.copy_among(source, target, int(stream or 0))
-
-    return {
-        RPCCode.GET_GLOBAL_FUNC: lambda name, *_: OpaquePointer(session.get_function(name)),
-        RPCCode.FREE_HANDLE: lambda handle, *_: session.free(int(handle or 0)),
-        RPCCode.DEV_SET_DEVICE: lambda device, *_: session.set_device(device),
-        RPCCode.DEV_GET_ATTR: _get_attr(session),
-        RPCCode.DEV_ALLOC_DATA: alloc,
-        RPCCode.DEV_FREE_DATA: lambda device, handle, *_: session.free_data(device, handle or 0),
-        RPCCode.DEV_STREAM_SYNC: sync,
-        RPCCode.COPY_AMONG_REMOTE: copy_among,
-        RPCCode.DEV_ALLOC_DATA_WITH_SCOPE: alloc_tensor,
-        RPCCode.DEV_CREATE_STREAM: lambda device, *_: OpaquePointer(session.create_stream(device)),
-        RPCCode.DEV_FREE_STREAM: lambda device, stream, *_: session.free_stream(
-            device, stream or 0
-        ),
-        RPCCode.DEV_SET_STREAM: lambda device, stream, *_: session.set_stream(device, stream or 0),
-        RPCCode.DEV_GET_CURRENT_STREAM: lambda device, *_: OpaquePointer(
-            session.get_stream(device)
-        ),
-    }
-
-
-def _get_attr(session: Session) -> Callable[..., Any]:
-    def get_attr(device: Device, attribute: int, *_: Any) -> Any:
-        return session.get_attr(device, attribute)
-
-    return get_attr
 
 
 def _fits(function: Callable[..., Any], values: List[Any]) -> bool:
