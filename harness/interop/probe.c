@@ -174,6 +174,8 @@ EXPORT(wait) { sleep((unsigned)args[0].v_int64); return 0; }
 
 EXPORT(crash) { abort(); }
 
+EXPORT(print_line) { return printf("a line of C\n") < 0; }
+
 /* Whether a file whose name contains the text is mapped into this process. */
 EXPORT(maps) {
     char line[4096];

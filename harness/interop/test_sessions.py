@@ -244,3 +244,18 @@ def test_another_session_s_things(guest: Client, session: Any) -> None:
             assert other.get_function("rpc.test.addone")(1) == 2
         finally:
             guest.end(other)
+
+
+def test_what_was_printed(pair: Pair, module: Any, remote: Any) -> None:
+    """Our server tells every client, TVM's nobody; our client says so with None."""
+    module["print_line"]()
+    if pair.client == "ours":
+        assert remote.output() is None
+        assert not remote.is_ours
+        assert remote.get_function("rpc.test.addone")(1) == 2
+    elif pair.server == "ours":
+        told = bytes(remote.get_function("tvmrpc.server.output")(0, 100))
+        assert told == (12).to_bytes(8, "little") + b"a line of C\n"
+    else:
+        with pytest.raises(AttributeError):
+            remote.get_function("tvmrpc.server.output")

@@ -77,6 +77,7 @@ def open_rpc_session(
     endpoint = open_session(wanted, _constructor(session_constructor_args), dialect)
     endpoint.channel.limit(call_timeout, "call_timeout")
     session = RPCSession(endpoint, (wanted.host, int(wanted.port)))
+    session.key = wanted.key.rpartition(":")[0] or wanted.key  # of a match key, the key
     session.connect_s = time.monotonic() - started
     return session
 

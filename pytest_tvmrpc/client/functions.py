@@ -24,18 +24,23 @@ PLAIN = frozenset((type(None), bool, int, float, str, bytes, DataType, OpaquePoi
 class RemoteFunction(PackedFunc):
     """A function of a session's server.
 
+    Attributes:
+        place: where the server finds it by name: its module, or None for a global one; with the
+            name. None if it has no name there.
+
     Raises, when called:
         RemoteError: it raised there; of the remote exception's type, too, where it is known.
         ConnectionLostError: the server or the session is gone.
     """
 
-    __slots__ = ("_ask", "_sent", "handle", "session")
+    __slots__ = ("_ask", "_sent", "handle", "place", "session")
 
     def __init__(self, session: RPCSession, handle: int, name: str) -> None:
         self.name = name
         self.is_global = False
         self.session = session
         self.handle = handle
+        self.place: Optional[Tuple[Optional[ModuleOnServer], str]] = None
         self._ask = session.ask
         self._sent = session.sent
 
@@ -47,6 +52,23 @@ class RemoteFunction(PackedFunc):
     def prepare(self, *args: Any) -> Callable[[], Any]:
         """The call of these arguments, to be made many times."""
         return functools.partial(self, *args)
+
+    def make_evaluator(
+        self, device: Device, timing: Timing, preproc: Union[str, Callable[..., Any]] = ""
+    ) -> Callable[..., BenchmarkResult]:
+        """A function that takes the arguments of this one and measures its calls on the server.
+
+        Raises:
+            RemoteError: the settings make no sense to the server.
+            ValueError: the server cannot find the function by name, the device is not one of this
+                session, or the server's TVM lacks a setting.
+        """
+        if self.place is None:
+            raise ValueError(
+                f"{self.name} cannot be measured: the server measures what it finds by name; take "
+                "the function from a module, as module['gemm'], or by remote.get_function"
+            )
+        return _make_evaluator(self.session, *self.place, device, timing, preproc)
 
     def __del__(self) -> None:
         self.session.release(self.handle, FunctionHandle)
@@ -65,6 +87,19 @@ class RemoteObject:
         self.session.release(self.handle, ObjectHandle)
 
 
+class ModuleOnServer:
+    """What a module and its functions have in common: the server keeps it for the last of them."""
+
+    __slots__ = ("handle", "session")
+
+    def __init__(self, session: RPCSession, handle: int) -> None:
+        self.session = session
+        self.handle = handle
+
+    def __del__(self) -> None:
+        self.session.release(self.handle, ModuleHandle)
+
+
 class RemoteModule(Module):
     """A module that a session's server has loaded."""
 
@@ -74,6 +109,7 @@ class RemoteModule(Module):
         super().__init__()
         self.session = session
         self.handle = handle
+        self._there = ModuleOnServer(session, handle)
         if session.dialect == "legacy":
             self.entry_name = "__tvm_main__"
         self._functions: Dict[str, RemoteFunction] = {}
@@ -87,6 +123,7 @@ class RemoteModule(Module):
                 return None
             known = self._functions[name] = found
             known.name = name
+            known.place = (self._there, name)
         return known
 
     def import_module(self, module: Module) -> None:
@@ -107,30 +144,38 @@ class RemoteModule(Module):
             RemoteError: the module has no such function, or the settings make no sense.
             ValueError: the device is not one of this session, or its TVM lacks a setting.
         """
-        if callable(preproc):
-            raise ValueError("f_preproc is the name of a function of the server, not a function")
-        if not (isinstance(device, RemoteDevice) and device.session is self.session):
-            raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
-        place = (self, name, device.device_type, device.device_id)
-        measure = _make_measure(self.session, place, timing, preproc)
-        measure.name = f"measuring {name}"
-        meter = self.session.meter
-        least_s = timing.repeat * timing.min_repeat_ms / 1000
-
-        def evaluate(*args: Any) -> BenchmarkResult:
-            result = BenchmarkResult.from_bytes(measure(*args))
-            # The device lets `number` grow to reach min_repeat_ms, and does not say how far.
-            meter.device_s += max(sum(result.results) * timing.number, least_s)
-            return result
-
-        return evaluate
-
-    def __del__(self) -> None:
-        if hasattr(self, "handle"):
-            self.session.release(self.handle, ModuleHandle)
+        return _make_evaluator(self.session, self._there, name, device, timing, preproc)
 
     def __repr__(self) -> str:
         return f"Module(rpc, {self.handle:x})"
+
+
+def _make_evaluator(
+    session: RPCSession,
+    module: Optional[ModuleOnServer],
+    name: str,
+    device: Device,
+    timing: Timing,
+    preproc: Union[str, Callable[..., Any]],
+) -> Callable[..., BenchmarkResult]:
+    """Measures a function of a module, or a global one, on the server."""
+    if callable(preproc):
+        raise ValueError("f_preproc is the name of a function of the server, not a function")
+    if not (isinstance(device, RemoteDevice) and device.session is session):
+        raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
+    place = (module, name, device.device_type, device.device_id)
+    measure = _make_measure(session, place, timing, preproc)
+    measure.name = f"measuring {name}"
+    meter = session.meter
+    least_s = timing.repeat * timing.min_repeat_ms / 1000
+
+    def evaluate(*args: Any) -> BenchmarkResult:
+        result = BenchmarkResult.from_bytes(measure(*args))
+        # The device lets `number` grow to reach min_repeat_ms, and does not say how far.
+        meter.device_s += max(sum(result.results) * timing.number, least_s)
+        return result
+
+    return evaluate
 
 
 _LATER_SETTINGS = (

@@ -7,7 +7,7 @@ import operator
 import os
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
 
 from .. import dlpack
 from ..dlpack import OpaquePointer, TensorRecord
@@ -18,7 +18,8 @@ from ..runtime.device.names import device as find_device
 from ..runtime.module import Module
 from ..runtime.tensor import Tensor
 from .files import Source, name_of, opened, progress_shown, write_whole
-from .functions import PLAIN, RemoteFunction, RemoteModule, RemoteObject
+from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule, RemoteObject
+from .output import OUTPUT, RemoteOutput, bounds, read
 from .pipeline import Pipeline
 from .tensors import PACKET_LIMIT, RemoteDevice, RemoteDeviceAPI, ReturnedMemory
 
@@ -46,6 +47,7 @@ class RPCSession:
 
     Attributes:
         peer: the server's host and port.
+        key: the device key that was asked for; empty if none was.
         meter: the session's calls, bytes and seconds.
         queued_s: seconds that the tracker's queue took.
         connect_s: seconds that connection and handshake took.
@@ -54,6 +56,7 @@ class RPCSession:
 
     def __init__(self, endpoint: Endpoint, peer: Tuple[str, int]) -> None:
         self.peer = peer
+        self.key = ""
         self.queued_s = 0.0
         self.connect_s = 0.0
         self._endpoint = endpoint
@@ -69,6 +72,22 @@ class RPCSession:
     def closed(self) -> bool:
         """Whether the session is over, by `close()` or because the connection was lost."""
         return self._endpoint.closed_because is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the session ended by neither this side nor a limit; known with the next request.
+
+        So it is if the server or its process is gone or was killed, if the process crashed, if
+        somebody ended the session (`SessionKickedError`), and if the server broke the protocol.
+        It is not after `close()`, after Ctrl-C or another exception within a request, or when a
+        limit was reached: ``call_timeout``, ``session_timeout``, the server's idle limit.
+        """
+        return self._endpoint.is_lost
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the server that was connected to is one of this package, rather than TVM's."""
+        return self._endpoint.is_ours
 
     @property
     def dialect(self) -> str:
@@ -117,7 +136,9 @@ class RPCSession:
                 f"Module has no function '{name}': the server at {self.peer[0]}:{self.peer[1]} "
                 "has no global function of this name"
             )
-        return RemoteFunction(self, int(handle), name)
+        function = RemoteFunction(self, int(handle), name)
+        function.place = (None, name)
+        return function
 
     def pipeline(self) -> Pipeline:
         """Many calls at once, none of which waits for the answer to another.
@@ -183,7 +204,10 @@ class RPCSession:
             raise ValueError("target must present when file is a bytearray")
         channel = self._endpoint.channel
         with opened(data) as content, progress_shown(channel, f"uploading {name}"):
-            self.call_server("upload", name, content)
+            nbytes = len(content)
+            with self._metered():
+                self.call_server("upload", name, content)
+        self.meter.upload_nbytes += nbytes
 
     def download(self, path: str, target: Union[str, "os.PathLike[str]", None] = None) -> bytearray:
         """The content of a file in the session's directory on the server.
@@ -209,9 +233,19 @@ class RPCSession:
 
     def _fetch(self, function: str, path: str) -> bytearray:
         doing = f"downloading {path}"
-        with progress_shown(self._endpoint.channel, doing):
+        with progress_shown(self._endpoint.channel, doing), self._metered():
             content = self.ask(self._server_function(function), (path,), doing)
         return content if isinstance(content, bytearray) else bytearray(content)
+
+    @contextlib.contextmanager
+    def _metered(self) -> Iterator[None]:
+        """The requests in the block are for a file."""
+        meter = self.meter
+        before_s = meter.call_s
+        try:
+            yield
+        finally:
+            meter.upload_s += meter.call_s - before_s
 
     def remove(self, path: str) -> None:
         """Removes a file from the session's directory; one that is not there is no error."""
@@ -225,6 +259,40 @@ class RPCSession:
         """
         names: str = self.call_server("listdir", path)
         return names
+
+    # What it printed
+
+    def output(self, since: int = 0, limit: Optional[int] = None) -> Optional[RemoteOutput]:
+        """What the session's processes have printed on the server, to stdout or stderr.
+
+        All that was written before this call is in it, by Python or by C; of all output the server
+        keeps the last MiB. With ``limit=0`` it is the offset alone, to cut at::
+
+            before = remote.output(limit=0).end
+            function()
+            print(remote.output(since=before).text)
+
+        Behind a hop (``rpc.Connect``) it is what the last server printed. Processes that were
+        started are heard as long as they have the session's stdout or stderr.
+
+        Args:
+            since: the offset in all output from which on it is wanted.
+            limit: bytes at most, the last ones; None for all that there is.
+
+        Returns:
+            None if the server cannot tell: one of TVM, an older one of ours, no server at all.
+
+        Raises:
+            ValueError: a number is negative.
+            ConnectionLostError: the session is over; after a crash, the error that said so has the
+                last lines.
+        """
+        arguments = bounds(since, limit)
+        handle = self._handles.get(OUTPUT)
+        if handle is None:
+            (handle,) = self._endpoint.get_functions([OUTPUT])
+            self._handles[OUTPUT] = handle
+        return read(self.call(handle, arguments, OUTPUT), arguments[0]) if handle else None
 
     # Devices
 
@@ -316,7 +384,7 @@ class RPCSession:
             return value.record
         if isinstance(value, RemoteFunction):
             return FunctionHandle(self._own(value).handle)
-        if isinstance(value, RemoteModule):
+        if isinstance(value, (RemoteModule, ModuleOnServer)):
             return ModuleHandle(self._own(value).handle)
         if isinstance(value, RemoteObject):
             return ObjectHandle(self._own(value).handle)

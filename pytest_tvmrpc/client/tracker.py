@@ -315,7 +315,7 @@ class TrackerSession:
                 last = error
                 attempts -= opener.learn(resource, error)
                 continue
-            session.queued_s = granted - started
+            session.key, session.queued_s = wanted.key, granted - started
             session.connect_s = time.monotonic() - granted
             return session
         raise TrackerError(

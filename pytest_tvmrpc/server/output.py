@@ -1,4 +1,4 @@
-"""What a session prints: passed on to the server's own output, up to a limit. Reads no lines.
+"""What a session prints: passed on up to a limit, and its end kept for the client. Reads no lines.
 
 A session writes into a pipe that is always read. Were it given the server's own output, whoever
 does not read that would stop the kernels, and a kernel that prints for ever would fill the disk.
@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import os
 import select
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from .kept import Kept
 
 _PART_NBYTES = 65536
+_MOST_PARTS = 16
+"""Parts in a pipe, at most: a session can enlarge its own to 1 MiB."""
+
 _AT_ONCE_NBYTES = 4096
 """What a pipe that is ready to be written takes without blocking."""
 
@@ -28,15 +35,17 @@ class SessionOutput:
 
     Attributes:
         writer: the session's end; closed by `started`.
-        dropped_nbytes: what was printed and not passed on.
+        nbytes: what was printed in all.
+        dropped_nbytes: what of it was not passed on.
     """
 
     def __init__(self, limit_nbytes: int) -> None:
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
         self._left_nbytes = limit_nbytes
-        self.dropped_nbytes = 0
+        self.nbytes = self.dropped_nbytes = 0
         self._tail = b""
+        self._kept: Optional[Kept] = None
 
     def fileno(self) -> int:
         """The end to be watched; -1 once it is closed."""
@@ -56,11 +65,39 @@ class SessionOutput:
             return True
         if not part:
             return False
+        self._keep(part)
         self._tail = (self._tail + part)[-_TAIL_NBYTES:]
         passed = _write(part[: self._left_nbytes])
         self._left_nbytes -= passed
         self.dropped_nbytes += len(part) - passed
         return True
+
+    def _keep(self, part: bytes) -> bool:
+        """Adds it to what is kept; whether there is anything to keep it in."""
+        try:
+            if self._kept is None:
+                from .kept import Kept  # here: an idle server's memory is counted
+
+                self._kept = Kept(self.nbytes)
+            self._kept.add(part)
+        except (ImportError, OSError, MemoryError):  # it is passed on all the same
+            pass
+        self.nbytes += len(part)
+        return self._kept is not None
+
+    def answer(self, connection: int) -> bool:
+        """Answers a question of the session's process; whether there may be more one day."""
+        if self._reader < 0 or not self._keep(b""):
+            return False
+        assert self._kept is not None
+        return self._kept.answer(connection, self._drain)
+
+    def _drain(self) -> None:
+        """Takes all that is in the pipe, though not from who goes on writing."""
+        for _ in range(_MOST_PARTS):
+            before = self.nbytes
+            if not self.take() or self.nbytes == before:
+                return
 
     def close(self) -> None:
         """Takes what is still in the pipe, though not from who goes on writing. Callable twice."""
@@ -70,6 +107,9 @@ class SessionOutput:
                 self.take()
             os.close(self._reader)
             self._reader = -1
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def last_lines(self) -> str:
         """What was printed last, as the end of a message; empty if nothing was."""

@@ -6,7 +6,9 @@ Not what its supervisor knows of it: that is `worker`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Callable, NamedTuple, NoReturn, Optional, Tuple
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _STRAYS_S = 0.5
 _SHUT_WR = 1
+_ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+OUTPUT = "tvmrpc.server.output"
+"""The function of a session that returns what it printed; see `printed`."""
 
 PROGRESS, DIALECT, STAGE = 0, 1, Progress.NBYTES
 """What the bytes of the memory shared with the supervisor mean; the first are `Progress`'s."""
@@ -68,7 +74,7 @@ class Start:
         directory: the session's own, and the working directory.
         shared: memory that the supervisor sees, too.
         shared_fd: the file of that memory if it is in one; -1 otherwise.
-        lifeline: the end of a pipe that closes with the supervisor.
+        lifeline: a socket whose other end is the supervisor's, and closes with it.
         parent: the supervisor's number.
         mark: by which the session's processes are known.
     """
@@ -144,7 +150,7 @@ def run_and_exit(serve: Callable[[], None], start: Start) -> NoReturn:
 
         traceback.print_exc()
     finally:
-        _flush()
+        flush()
         if os.getppid() != start.parent:
             _clean_up(start)  # the thread of `_die_with` may not come so far
         os._exit(status)
@@ -161,7 +167,10 @@ def _die_with(start: Start) -> None:
     import _thread  # `threading` takes 0.2 MB, and a session without a library needs none of it
 
     def watch() -> None:
-        os.read(start.lifeline, 1)  # returns when the parent's end closes, however that ended
+        ended = select.poll()  # and no read: the parent's answers are not for this thread
+        ended.register(start.lifeline, select.POLLHUP)
+        while not any(events & _ENDED for _, events in ended.poll()):
+            pass
         _clean_up(start)
         with contextlib.suppress(OSError):  # it may be in another group by now
             os.killpg(os.getpid(), signal.SIGKILL)
@@ -198,7 +207,7 @@ def _die_later_than(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGHUP)
 
 
-def _flush() -> None:
+def flush() -> None:
     """Lets out what Python and C libraries have buffered; `_exit` would drop it."""
     import ctypes
 
@@ -250,6 +259,7 @@ def serve_session(start: Start, plan: Plan) -> None:
         network.set_kernel_timeouts(connection, idle_s, plan.send_s)
 
     environment = Environment(start.directory)
+    environment.add(OUTPUT, functools.partial(_printed, start.lifeline))
     server = Server(channel, LocalSession(environment), shared, on_ready=opened)
     server.receive_early(plan.early)
     try:
@@ -260,6 +270,13 @@ def serve_session(start: Start, plan: Plan) -> None:
             tell(connection, shared, was_idle(plan.idle_s) if is_open else never_opened(opening_s))
     except (StreamBrokenError, ConnectionError, ConnectionLostError):
         pass  # the client is gone, or was told what it did wrong: the session is over
+
+
+def _printed(lifeline: int, since: int = 0, limit: Optional[int] = None) -> bytes:
+    from .printed import printed  # which most sessions never need
+
+    flush()
+    return printed(lifeline, since, limit)
 
 
 def never_opened(limit_s: float) -> str:

@@ -359,6 +359,7 @@ class Supervisor:
         if _GONE:
             self.watch(connection.fileno(), _GONE, self._client_gone)
         self.watch(output.fileno(), _READ, self._take_output)
+        self.watch(self._worker.lifeline, _READ, self._answer)
         self._report(f"connected from {address}")
         self._report(f"start serving at {directory.path}")
 
@@ -415,6 +416,12 @@ class Supervisor:
         if not worker.output.take():
             self.forget(descriptor)
 
+    def _answer(self, events: int) -> None:
+        worker = self._worker
+        assert worker is not None
+        if not worker.answer():
+            self.forget(worker.lifeline)
+
     def _kick(self, reason: str) -> None:
         """Ends the session, as the tracker was told to."""
         if self._worker is not None:
@@ -431,7 +438,7 @@ class Supervisor:
         worker = self._worker
         if worker is None:
             return
-        descriptors = [worker.connection.fileno()]
+        descriptors = [worker.connection.fileno(), worker.lifeline]
         if worker.output is not None:
             descriptors.append(worker.output.fileno())
         outcome = worker.reap()

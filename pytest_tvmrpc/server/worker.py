@@ -12,6 +12,7 @@ import enum
 import mmap
 import os
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
@@ -21,8 +22,6 @@ from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, never
 from .strays import new_mark
 
 if TYPE_CHECKING:
-    import socket
-
     from .directory import SessionDirectory
     from .output import SessionOutput
     from .strays import Strays
@@ -69,6 +68,10 @@ class Worker:
         shared_fd: a file for the memory that the two share, if `serve` needs one; owned.
         opening_s: seconds that the client may take until it has opened the session; 0: any time.
 
+    Attributes:
+        lifeline: a connection to the process, which ends itself when it closes; on it the process
+            asks what it has printed. -1 once it is closed.
+
     Raises:
         OSError: no process can be started now; the socket is still open.
     """
@@ -101,7 +104,7 @@ class Worker:
         self._strays = strays
         self._give_up_at = 0.0
         self._mark = new_mark()
-        self._lifeline = -1
+        self.lifeline = -1
         try:
             self._shared = mmap.mmap(shared_fd, mmap.PAGESIZE)
             try:
@@ -115,7 +118,9 @@ class Worker:
         self._started()
 
     def _fork(self, serve: Serve, close: Sequence[int], shared_fd: int) -> int:
-        lifeline, self._lifeline = os.pipe()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.lifeline, lifeline = ours.detach(), theirs.detach()
         start = Start(
             self.connection,
             self.directory.path,
@@ -127,9 +132,7 @@ class Worker:
         )
         output = self.output.writer if self.output is not None else -1
         try:
-            return fork_child(
-                lambda: become_session(start, serve, output), [*close, self._lifeline]
-            )
+            return fork_child(lambda: become_session(start, serve, output), [*close, self.lifeline])
         finally:
             start.shared.release()
             os.close(lifeline)
@@ -144,10 +147,14 @@ class Worker:
 
     def descriptors(self) -> List[int]:
         """What no other process that the parent forks may keep open."""
-        own = [self.connection.fileno(), self._lifeline]
+        own = [self.connection.fileno(), self.lifeline]
         if self.output is not None:
             own.append(self.output.fileno())
         return [descriptor for descriptor in own if descriptor >= 0]
+
+    def answer(self) -> bool:
+        """Answers a question of the process; whether there may be more one day."""
+        return self.output is not None and self.output.answer(self.lifeline)
 
     def expect_end(self, by: float) -> None:
         """The client is gone: the process has until then to notice."""
@@ -258,9 +265,9 @@ class Worker:
         self._shared.close()
         if self.output is not None:
             self.output.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
 
 
 def _expired(session_timeout: float) -> Verdict:

@@ -66,6 +66,10 @@ _ENDS = (RPCSessionTimeoutError, SessionCrashedError, SessionKickedError)
 """What ends a session by its own name, and is told to every call that waits."""
 
 
+_LOSSES = (ConnectionLostError, RemoteProtocolError)
+"""What ends a session that this side would have gone on with."""
+
+
 class Meter:
     """What went over one session: its calls, bytes and seconds.
 
@@ -74,9 +78,14 @@ class Meter:
         bytes_sent, bytes_received: bytes of packets.
         call_s: seconds spent in requests.
         device_s: seconds that ``time_evaluator`` measured on the device.
+        upload_s: the part of `call_s` that uploads and downloads of files took.
+        upload_nbytes: bytes of the files that were uploaded.
     """
 
-    __slots__ = ("bytes_received", "bytes_sent", "call_s", "calls", "device_s")
+    __slots__ = (
+        *("bytes_received", "bytes_sent", "call_s", "calls", "device_s"),
+        *("upload_nbytes", "upload_s"),
+    )
 
     def __init__(self) -> None:
         self.calls = 0
@@ -84,6 +93,8 @@ class Meter:
         self.bytes_received = 0
         self.call_s = 0.0
         self.device_s = 0.0
+        self.upload_s = 0.0
+        self.upload_nbytes = 0
 
 
 class Conversation:
@@ -96,6 +107,7 @@ class Conversation:
         dialect: the server's, as far as it is known.
         is_ours: whether the server is one of this package.
         closed_because: None while the session is open, then why it is not.
+        is_lost: whether it ended by neither this side nor a limit.
     """
 
     def __init__(self, channel: SocketChannel) -> None:
@@ -106,6 +118,8 @@ class Conversation:
         self.is_ours = False
         self.meter = Meter()
         self.closed_because: Optional[str] = None
+        self.is_lost = False
+        self._is_leaving = False
         self._reader = PacketReader()
         self._lock = threading.Lock()
         self._later = Later()
@@ -160,7 +174,7 @@ class Conversation:
         except OSError as error:
             raise self._fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._break(f"it was interrupted in {doing} ({error!r})")
+            self._break(f"it was interrupted in {doing} ({error!r})", error)
             raise
         finally:
             meter.calls += 1
@@ -425,7 +439,7 @@ class Conversation:
         except OSError as error:
             raise self._fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._break(f"it was interrupted in {doing} ({error!r})")
+            self._break(f"it was interrupted in {doing} ({error!r})", error)
             raise
 
     def _fail(self, error: OSError, doing: str) -> Exception:
@@ -449,12 +463,14 @@ class Conversation:
                 return None
 
     def _broken_rule(self, message: str) -> RemoteProtocolError:
-        self._break(message)
-        return RemoteProtocolError(f"{self.channel.peer} broke the protocol: {message}")
+        error = RemoteProtocolError(f"{self.channel.peer} broke the protocol: {message}")
+        self._break(message, error)
+        return error
 
-    def _break(self, because: str, error: Optional[Exception] = None) -> None:
+    def _break(self, because: str, error: Optional[BaseException] = None) -> None:
         if self.closed_because is None:
             self.closed_because = because
+            self.is_lost = isinstance(error, _LOSSES) and not self._is_leaving
             # No method of ours: that would be a cycle, and the buffer garbage until it is found.
             self._send_once = functools.partial(_refuse, self.channel.peer, because)
         self._later.clear()

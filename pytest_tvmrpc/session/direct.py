@@ -39,11 +39,12 @@ class DirectEndpoint:
         session: does what is asked for.
 
     Attributes:
-        dialect, is_ours, meter, closed_because: as an endpoint's.
+        dialect, is_ours, is_lost, meter, closed_because: as an endpoint's.
     """
 
     dialect = FFI
     is_ours = True
+    is_lost = False
     takes_handles = False
     channel = None
 

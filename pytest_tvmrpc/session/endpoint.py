@@ -105,7 +105,7 @@ class Endpoint(Conversation):
                 self.speak(of_server(reply))
                 self.is_ours = reply == packets.NO_VALUES
             except ProtocolError as error:
-                self._break(str(error))
+                self._break(str(error), error)
                 raise
 
     # Calls
@@ -131,12 +131,16 @@ class Endpoint(Conversation):
             start, end = self._ask(packet, name)
             try:
                 if self._reader.missing:
-                    return self._long_result(start, end)
+                    started = clock()
+                    try:
+                        return self._long_result(start, end)
+                    finally:
+                        self.meter.call_s += clock() - started
                 return self._decode_result(self._reader.buffer, start, end)
             except OSError as error:
                 raise self._fail(error, name) from error.__cause__
             except ProtocolError as error:
-                self._break(str(error))
+                self._break(str(error), error)
                 raise
             except BaseException as error:
                 self._break(f"it was interrupted in {name} ({error!r})")
@@ -336,6 +340,7 @@ class Endpoint(Conversation):
 
         A call that another thread waits for ends, too.
         """
+        self._is_leaving = True
         if not self._lock.acquire(blocking=False):
             self.channel.interrupt()
             if not self._lock.acquire(timeout=_GOODBYE_S):

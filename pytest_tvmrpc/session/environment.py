@@ -16,7 +16,7 @@ from ..runtime.device.api import Device
 from ..runtime.function import PackedFunc
 from ..runtime.module import LINKED, LOADERS, Module, load_module
 from ..runtime.registry import get_global_func
-from . import selftest
+from . import machine, selftest
 
 MAX_NAME = 1024
 """Bytes of a file's name with its folders; systems stop at 1,024 to 4,096 bytes of a path."""
@@ -50,6 +50,7 @@ class Environment:
             "tvm.rpc.server.listdir": self.listdir,
             "tvm.rpc.server.load_module": self.load_module,
             "tvm.rpc.server.download_linked_module": self.download_linked_module,
+            "tvmrpc.server.model": machine.model,
             "tvm.rpc.server.ImportModule": _import_module,
             "tvm.rpc.server.ModuleGetFunction": _module_get_function,
             "runtime.RPCTimeEvaluator": self.time_evaluator,
@@ -59,6 +60,10 @@ class Environment:
         for name, function in {**named, **selftest.FUNCTIONS}.items():
             self.functions[name] = PackedFunc(function, name)
         self.functions["tvm.rpc.server.upload"] = self._upload
+
+    def add(self, name: str, function: Callable[..., Any]) -> None:
+        """One more function of the session."""
+        self.functions[name] = PackedFunc(function, name)
 
     def find(self, name: str) -> Optional[PackedFunc]:
         """A function of the session, or a global one of the process; None if there is none."""

@@ -155,6 +155,20 @@ def test_a_compiled_kernel(remote: rpc.RPCSession, build: Any) -> None:
         module["none"]
 
 
+def test_what_was_printed(remote: rpc.RPCSession, build: Any) -> None:
+    """By C, into its own buffer; the last of it, and how much there was."""
+    remote.upload(build(Path(__file__).parents[1] / "server" / "prints.c"))
+    module = remote.load_module("prints.so")
+    module["complain"]()
+    assert "\nwrong\n" in remote.output().text  # among the times of all imports
+    before = remote.output(limit=0).end
+    module["say"]()
+    assert remote.output(since=before) == (b"said in C\n", before + 10, 0)
+    module["count"]()
+    end = before + 10 + (5 << 20)
+    assert remote.output(since=before, limit=8) == (b"0655359\n", end, end - before - 8)
+
+
 def test_a_kernel_that_crashes(board: Any, build: Any, tmp_path: Path) -> None:
     """The next client is served."""
     (tmp_path / "crash.c").write_text(CRASH)

@@ -149,6 +149,41 @@ def test_the_meter(remote: rpc.RPCSession, vector_add: Any) -> None:
     assert remote.meter.calls > 0
 
 
+@pytest.mark.parametrize("place", ["server", "this process"])
+def test_the_meter_of_files(server: rpc.Server, place: str, tmp_path: Path) -> None:
+    """Bytes that went up, and the seconds of transfers both ways, a part of those in requests."""
+    (tmp_path / "local").write_bytes(bytes(2_000_000))
+    open_session = {
+        "server": lambda: rpc.connect(server.host, server.port),
+        "this process": rpc.LocalSession,
+    }[place]
+    with open_session() as remote:
+        meter = remote.meter
+        remote.get_function("rpc.test.addone")(1)
+        assert (meter.upload_s, meter.upload_nbytes) == (0.0, 0)
+        steps = [
+            lambda: remote.upload(tmp_path / "local"),
+            lambda: remote.upload(b"12345", "small"),
+            lambda: remote.upload(np.zeros(4, "float64"), "array"),
+            lambda: remote.download("local"),
+            lambda: remote.download("small"),
+        ]
+        for step, nbytes in zip(steps, (2_000_000, 2_000_005, 2_000_037, 2_000_037, 2_000_037)):
+            before_s, call_s = meter.upload_s, meter.call_s
+            step()
+            assert meter.upload_nbytes == nbytes
+            assert 0 < meter.upload_s - before_s <= meter.call_s - call_s + 1e-9
+        before_s = meter.upload_s
+        with pytest.raises(rpc.RemoteError, match="leads outside"):
+            remote.upload(b"12345", "../small")
+        with pytest.raises(rpc.RemoteError, match="Do not know how to link"):
+            remote.download_linked_module("small")
+        assert meter.upload_nbytes == 2_000_037
+        assert meter.upload_s > before_s
+        remote.get_function("rpc.test.addone")(1)
+        assert meter.upload_s < meter.call_s
+
+
 # --- files --------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,14 @@ FUNCTION(print_for_ever) {
   return 0;
 }
 
+/* By a process of its own, while the session goes on. */
+FUNCTION(flood_in_the_background) {
+  if (fork() == 0) {
+    for (;;) print_much();
+  }
+  return 0;
+}
+
 FUNCTION(say_and_segfault) {
   fprintf(stderr, "the tensor core is on fire\n");
   raise(SIGSEGV);

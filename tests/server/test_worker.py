@@ -115,15 +115,15 @@ def wait_for_ever() -> None:
         signal.pause()
 
 
-def test_no_pipe_for_a_session(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_to_a_session(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor that it was given is closed all the same, and no other stays open."""
     directory = make_directory()
 
-    def pipe() -> Any:
+    def socketpair() -> Any:
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pipe", pipe)
+        patch.setattr(socket, "socketpair", socketpair)
         before = set(os.listdir("/proc/self/fd"))
         with pytest.raises(OSError, match="Too many"):
             Worker(
