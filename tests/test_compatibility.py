@@ -72,7 +72,9 @@ DOCUMENTED_METHODS = {
 }
 """TVM's methods; those that take many parameters are above."""
 
-NOT_FOR_USERS = {"call", "call_server", "lease", "received", "release", "sent"}
+NOT_FOR_USERS = {
+    *("abandon", "call", "call_server", "hurried", "lease", "received", "release", "sent"),
+}
 """Public for other parts of the package only."""
 
 

@@ -294,6 +294,21 @@ class RPCSession:
             self._handles[OUTPUT] = handle
         return read(self.call(handle, arguments, OUTPUT), arguments[0]) if handle else None
 
+    @contextlib.contextmanager
+    def hurried(self, limit_s: float) -> Iterator[None]:
+        """The requests in the block may take so long, whatever ``call_timeout`` says."""
+        channel = self._endpoint.channel
+        before = (channel.timeout_s, channel.timeout_argument) if channel is not None else None
+        if before is None or self.closed:  # a session in this process has no limits
+            yield
+            return
+        channel.limit(min(limit_s, before[0] or limit_s), "")
+        try:
+            yield
+        finally:
+            if not self.closed:
+                channel.limit(*before)
+
     # Devices
 
     def device(self, dev_type: Union[int, str], dev_id: int = 0) -> RemoteDevice:

@@ -90,6 +90,13 @@ class TrackerSession:
         """Close the connection; sessions that were granted stay open."""
         self._link.close()
 
+    def abandon(self) -> None:
+        """End, from another thread, what this one waits for; it is of no use afterwards.
+
+        Whoever waits gets a `TrackerError`; closing it remains his.
+        """
+        self._link.abandon()
+
     def __enter__(self) -> TrackerSession:
         return self
 
@@ -381,17 +388,23 @@ class TrackerSession:
         ) from last
 
     def lease(
-        self, key: str, wait_timeout: float = 60.0, session_timeout: float = 0
+        self,
+        key: str,
+        wait_timeout: float = 60.0,
+        session_timeout: float = 0,
+        *,
+        priority: float = 1,
+        wait_for_key: bool = False,
     ) -> wire.Granted:
         """The address of a device, and the match key for a session on it; for special clients.
 
         Who does not connect within about two seconds loses the device again.
 
-        Raises: as `request`, as far as the tracker is concerned.
+        Args and Raises: as `request`, as far as the tracker is concerned.
         """
         wire.check_key(key)
         deadline = Deadline(wait_timeout, f"waiting for a device {key!r}", "wait_timeout")
-        wanted = Wanted(key, 1, session_timeout, waits_for_key=False)
+        wanted = Wanted(key, priority, session_timeout, wait_for_key)
         return Grants(self._link, self.user, wanted, deadline, self.patience_s).next()
 
 

@@ -5,6 +5,7 @@ Decides nothing about devices, and asks nothing on its own account.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import time
@@ -60,6 +61,14 @@ class TrackerLink:
         """Close the connection for good; may be called twice."""
         self._is_closed = True
         self.drop()
+
+    def abandon(self) -> None:
+        """End what another thread waits for here, and refuse all that is asked later."""
+        self._is_closed = True
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):  # it has just been closed
+                connection.shutdown(socket.SHUT_RDWR)
 
     def ask(self, frame: bytes) -> Any:
         """The reply to what is always answered at once, or a grant that overtook it.
@@ -132,7 +141,7 @@ class TrackerLink:
         Raises: as `connect_tracker`.
         """
         if self._is_closed:
-            raise TrackerError(f"this session with the tracker at {self.name} was closed")
+            raise self._over()
         deadline = Deadline(
             self._timeout, f"connecting to the tracker at {self.name}", "the tracker's timeout"
         )
@@ -148,11 +157,17 @@ class TrackerLink:
         except BaseException:
             connection.close()
             raise
+        if self._is_closed:  # meanwhile
+            connection.close()
+            raise self._over()
         self._was_there = True
         self._connection = connection
         self.kind = ""  # it may be another tracker
         self._reader = wire.FrameReader(_MAX_REPLY)
         self._stale_replies = 0
+
+    def _over(self) -> TrackerError:
+        return TrackerError(f"this session with the tracker at {self.name} was closed")
 
     def _greet(self, connection: socket.socket, deadline: Deadline) -> None:
         answer = b""

@@ -511,6 +511,37 @@ def test_a_key_can_be_waited_for(tracker: Tracker, client: TrackerSession, devic
     results[0].close()
 
 
+def test_a_lease_can_be_abandoned(tracker: Tracker, wait_until: WaitUntil) -> None:
+    """From another thread; its request is withdrawn, and whoever waits is told."""
+    errors: List[BaseException] = []
+
+    def wait(waiting: TrackerSession) -> None:
+        try:
+            waiting.lease("nobody", priority=7, wait_for_key=True)
+        except TrackerError as error:
+            errors.append(error)
+
+    with connect_tracker(tracker.host, tracker.port) as client:
+        waiting = connect_tracker(tracker.host, tracker.port)
+        with waiting:
+            thread = threading.Thread(target=wait, args=(waiting,))
+            thread.start()
+            try:
+                wait_until(lambda: client.who().waiting, "it waits")
+                assert client.who().waiting[0].priority == 7
+            finally:
+                waiting.abandon()
+                thread.join()
+        assert "was closed" in str(errors[0])
+        wait_until(lambda: not client.who().waiting, "it does not wait any more")
+        with pytest.raises(TrackerError, match="was closed"):
+            waiting.summary()
+    unused = connect_tracker(tracker.host, tracker.port)
+    unused.abandon()
+    unused.close()
+    unused.abandon()
+
+
 def test_a_key_that_never_comes_is_named_after_the_wait(client: TrackerSession) -> None:
     """The limit and the keys that exist are in the message, and the time was waited."""
     started = time.monotonic()
