@@ -1,26 +1,30 @@
 """Options: ini, environment and command line, read once into a frozen value. Starts nothing.
 
-Each setting has one row in `SETTINGS`: its help, its names in the three sources, and how its text
-is read. The environment counts more than the ini file, the command line more than both.
+The environment counts more than the ini file, the command line more than both. The settings
+themselves are the rows of settings.py.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import asdict, dataclass
-from typing import Any, Callable, Literal, Mapping, NamedTuple, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Mapping
 
 import pytest
 
-DEFAULT_KEY = "local"
+from .settings import DEFAULT_KEY, SETTINGS, Setting
+
 DEFAULT_TRACKER_PORT = 9190  # the port that TVM's tracker takes first
 WORKER_INPUT = "tvmrpc"  # our place in the workerinput of pytest-xdist
+
+ARTIFACTS_DIR = "rpc-artifacts"
+BENCH_DIR = ".rpc-benchmarks"
+PATHS = ("artifacts_dir", "report", "html", "markdown", "bench_dir")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run was asked to do.
+    """What a run was asked to do; each field is the setting of the same name.
 
     Attributes:
         tracker: host and port of a tracker that is there already; None starts one for the run.
@@ -30,6 +34,11 @@ class Options:
         queue_timeout_s: longest wait for a device that others use.
         connect_timeout_s: longest wait for a connection to a tracker or a device.
         call_timeout_s: longest wait for the answer to one call.
+        artifacts_dir, report, html, markdown, bench_dir: absolute paths; empty for none. In the
+            ini file they are relative to the root folder of the tests.
+        bench_compare: the name to compare with; empty for the newest, None for no comparison.
+        bench_fail: the part by which a benchmark may become slower; None for any.
+        given: the fields that were set by some source.
     """
 
     tracker: tuple[str, int] | None = None
@@ -39,159 +48,42 @@ class Options:
     queue_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
     call_timeout_s: float = 600.0
+    mode: str = "each"
+    priority: float = 1.0
+    session_scope: str = "module"
+    require: bool = False
+    reruns: int = 0
+    infra: str = "error"
+    artifacts: str = "off"
+    artifacts_dir: str = ""
+    summary: str = "short"
+    durations: int = 0
+    progress: bool = False
+    report: str = ""
+    html: str = ""
+    markdown: str = ""
+    bench_save: str = ""
+    bench_compare: str | None = None
+    bench_fail: float | None = None
+    bench_dir: str = ""
+    given: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for a worker process."""
-        return asdict(self)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "given": sorted(self.given)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Options:
         """What `to_json` gave, after its way to another process."""
         tracker = values["tracker"]
-        return cls(
-            **{
-                **values,
-                "tracker": tuple(tracker) if tracker else None,
-                "keys": tuple(values["keys"]),
-            }
-        )
+        changed = {
+            "tracker": tuple(tracker) if tracker else None,
+            "keys": tuple(values["keys"]),
+            "given": frozenset(values["given"]),
+        }
+        return cls(**{**values, **changed})
 
-
-class Setting(NamedTuple):
-    """One setting, with its name in each source."""
-
-    field: str  # of Options
-    name: str  # rpc_queue_timeout: in the ini file; --rpc-queue-timeout on the command line
-    environment: str
-    metavar: str
-    ini_type: Literal["string", "args", "int", "float"]
-    read: Callable[[Any], Any]  # raises ValueError
-    expected: str
-    example: str
-    teaches: str
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-
-def _tracker(text: str) -> tuple[str, int] | None:
-    if not text.strip():
-        return None  # --rpc-tracker= on the command line turns off what ini or environment say
-    from .network import parse_address
-
-    return parse_address(text.strip())
-
-
-def _keys(words: Sequence[str]) -> tuple[str, ...]:
-    for key in words:
-        # The first words on a data connection end a key at a blank. (The rule of
-        # protocol/tracker.py, which a run without remote tests shall not have to load.)
-        if not key or " " in key or not key.isprintable():
-            raise ValueError(key)
-    return tuple(dict.fromkeys(words))
-
-
-def _count(value: Any) -> int:
-    count = int(value)
-    if count < 1:
-        raise ValueError(value)
-    return count
-
-
-def _positive(value: Any) -> float:
-    seconds = float(value)
-    if not 0 < seconds < math.inf:
-        raise ValueError(value)
-    return seconds
-
-
-def _positive_or_none(value: Any) -> float:
-    return 0.0 if float(value) == 0 else _positive(value)
-
-
-SETTINGS = (
-    Setting(
-        "tracker",
-        "rpc_tracker",
-        "TVM_TRACKER_HOST",
-        "HOST:PORT",
-        "string",
-        _tracker,
-        "an address HOST:PORT",
-        "127.0.0.1:9190",
-        "take devices from this tracker. Without it, a tracker and local servers are started for "
-        "the run, when the first test asks for a device, and stopped at its end",
-    ),
-    Setting(
-        "keys",
-        "rpc_key",
-        "TVM_TRACKER_KEY",
-        "KEY",
-        "args",
-        _keys,
-        "a key without blanks",
-        "jetson",
-        "device key to test on; give it again for more keys: tests that use the fixture 'remote' "
-        f"then run once for each key, in this order (default: {DEFAULT_KEY})",
-    ),
-    Setting(
-        "servers",
-        "rpc_servers",
-        "PYTEST_TVMRPC_SERVERS",
-        "N",
-        "int",
-        _count,
-        "a whole number from 1",
-        "2",
-        "local servers to start for each key; with a tracker of your own it has no meaning "
-        "(default: 1)",
-    ),
-    Setting(
-        "session_timeout_s",
-        "rpc_session_timeout",
-        "PYTEST_TVMRPC_SESSION_TIMEOUT",
-        "SECONDS",
-        "float",
-        _positive_or_none,
-        "a number of seconds, or 0 for no limit",
-        "120",
-        "the device ends a session that lasts longer; 0 sets no limit (default: 0)",
-    ),
-    Setting(
-        "queue_timeout_s",
-        "rpc_queue_timeout",
-        "PYTEST_TVMRPC_QUEUE_TIMEOUT",
-        "SECONDS",
-        "float",
-        _positive,
-        "a number of seconds above 0",
-        "60",
-        "a test waits this long for a device that is in use, then it is an error (default: 60)",
-    ),
-    Setting(
-        "connect_timeout_s",
-        "rpc_connect_timeout",
-        "PYTEST_TVMRPC_CONNECT_TIMEOUT",
-        "SECONDS",
-        "float",
-        _positive,
-        "a number of seconds above 0",
-        "10",
-        "limit of one connection to the tracker or to a device (default: 10)",
-    ),
-    Setting(
-        "call_timeout_s",
-        "rpc_call_timeout",
-        "PYTEST_TVMRPC_CALL_TIMEOUT",
-        "SECONDS",
-        "float",
-        _positive,
-        "a number of seconds above 0",
-        "600",
-        "limit of one call on the device, an upload included (default: 600)",
-    ),
-)
 
 _options_key = pytest.StashKey[Options]()
 
@@ -204,14 +96,31 @@ def add_options(parser: pytest.Parser) -> None:
         environment = setting.environment
         if setting.field == "tracker":
             environment += " and TVM_TRACKER_PORT"
-        group.addoption(
-            setting.flag,
-            action="append" if setting.field == "keys" else "store",
-            dest=setting.name,
-            default=None,
-            metavar=setting.metavar,
-            help=f"{setting.teaches}; also: ini {setting.name}, environment {environment}",
-        )
+        teaches = setting.teaches.replace("%", "%%")
+        text = f"{teaches}; also: ini {setting.name}, environment {environment}"
+        if setting.form == "switch":
+            group.addoption(
+                setting.flag, action="store_true", dest=setting.name, default=None, help=text
+            )
+        elif setting.form == "optional":
+            group.addoption(
+                setting.flag,
+                nargs="?",
+                const="",
+                dest=setting.name,
+                default=None,
+                metavar=setting.metavar,
+                help=text,
+            )
+        else:
+            group.addoption(
+                setting.flag,
+                action="append" if setting.form == "list" else "store",
+                dest=setting.name,
+                default=None,
+                metavar=setting.metavar,
+                help=text,
+            )
         ini_type = setting.ini_type if typed or setting.ini_type == "args" else "string"
         parser.addini(
             setting.name, f"{setting.teaches}; same as {setting.flag}", ini_type, default=None
@@ -235,6 +144,11 @@ def options_of(config: pytest.Config) -> Options:
     return options
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
 def _read(config: pytest.Config) -> Options:
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -243,10 +157,23 @@ def _read(config: pytest.Config) -> Options:
             continue
         try:
             values[setting.field] = setting.read(value)
+            if setting.field in PATHS:
+                values[setting.field] = _absolute(config, source, values[setting.field])
         except (ValueError, TypeError):
             shown = " ".join(value) if isinstance(value, (list, tuple)) else value
             raise pytest.UsageError(_advice(setting, f"{source}: {str(shown)!r}")) from None
-    return Options(**values)
+    given = frozenset(values)
+    values.setdefault("artifacts_dir", str(config.rootpath / ARTIFACTS_DIR))
+    values.setdefault("bench_dir", str(config.rootpath / BENCH_DIR))
+    if "bench_fail" in values:
+        values.setdefault("bench_compare", "")
+    return Options(**values, given=given)
+
+
+def _absolute(config: pytest.Config, source: str, path: str) -> str:
+    """A path from where it was written: in the ini file, or where pytest was called."""
+    start = config.rootpath if source.startswith("ini ") else config.invocation_params.dir
+    return str(start / os.path.expanduser(path))
 
 
 def _find(config: pytest.Config, setting: Setting) -> tuple[str, Any]:
@@ -282,7 +209,5 @@ def _environment(setting: Setting) -> Any:
 
 
 def _advice(setting: Setting, fact: str) -> str:
-    return (
-        f"{fact} cannot be used; expected {setting.expected}, "
-        f"for example {setting.flag}={setting.example}"
-    )
+    example = f"{setting.flag}={setting.example}" if setting.example else setting.flag
+    return f"{fact} cannot be used; expected {setting.expected}, for example {example}"
