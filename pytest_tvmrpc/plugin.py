@@ -7,36 +7,149 @@ tracker's address.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator
+import time
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
+from .fixtures.artifacts import rpc_artifacts
+from .fixtures.benchmark import remote_benchmark, rpc_device_model
 from .fixtures.devices import remote_device
-from .fixtures.remote import _rpc_key, _rpc_leases, leases_key, remote, stack_key
-from .fixtures.stack import Stack, name_option
-from .options import WORKER_INPUT, add_options, options_of
+from .fixtures.remote import _rpc_key, _rpc_leases, remote, remotes
+from .fixtures.wider import _rpc_wide_key, remote_session
+from .options import add_options, is_worker, options_of
 
 if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
+    from .running.farm import Address, StartServers
+    from .running.stack import Stack
 
-__all__ = ["_rpc_key", "_rpc_leases", "remote", "remote_device"]  # the fixtures
+__all__ = [  # the fixtures
+    "_rpc_key",
+    "_rpc_leases",
+    "_rpc_wide_key",
+    "remote",
+    "remote_benchmark",
+    "remote_device",
+    "remote_session",
+    "remotes",
+    "rpc_artifacts",
+    "rpc_device_model",
+]
+
+_stack_key: pytest.StashKey[Stack] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from . import hooks
+
+    pluginmanager.add_hookspecs(hooks)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    from .running.selection import MARKERS
+
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
     if config.getoption("help", False):
         return  # help is there above all when the settings are wrong
     options = options_of(config)
-    given = getattr(config, "workerinput", {}).get(WORKER_INPUT)
-    reception = given["reception"] if given else None
-    config.stash[stack_key] = Stack(options, tuple(reception) if reception else None)
-    if not _is_worker(config):
-        config.pluginmanager.register(Section(config), "tvmrpc-section")
-        if config.pluginmanager.hasplugin("xdist"):
-            config.pluginmanager.register(ControllerHooks(), "tvmrpc-controller")
+    if config.getoption("collectonly", False):
+        return  # no test runs: there is nothing to lease, and nothing to report
+    stack = _register_tests(config)
+    if is_worker(config):
+        from .running.workers import WorkerHooks
+
+        config.pluginmanager.register(WorkerHooks(config), "tvmrpc-worker")
+        return
+    from .desk import Desk
+    from .running.events import events_of
+
+    desk = Desk(config, options, stack, events_of(config))
+    config.pluginmanager.register(desk, "tvmrpc-desk")
+    if config.getoption("dist", "no") != "no":  # pytest-xdist is there, and at work
+        from .running.workers import register
+
+        register(config, stack.reception, desk.book.run.notes.append)
+
+
+def _register_tests(config: pytest.Config) -> Stack:
+    """What has to be in each process in which tests run."""
+    from .fixtures import benchmark
+    from .running.attempts import Attempts, Judge
+    from .running.debugger import Debugger
+    from .running.events import events_of
+    from .running.lasting import Courtesy
+    from .running.leases import Lessor, lessor_key
+    from .running.stack import Stack
+    from .running.workers import ask_reception, ask_seen
+
+    options, events = options_of(config), events_of(config)
+    is_guest = is_worker(config) and options.tracker is None
+    stack = Stack(
+        options,
+        partial(ask_reception, config) if is_guest else None,
+        _starter(config),
+        lambda: bool(config.hook.pytest_tvmrpc_start_servers.get_hookimpls()),
+        partial(ask_seen, config) if is_worker(config) else lambda key: False,
+    )
+    config.stash[_stack_key] = stack
+
+    def emit(what: str, key: str, device: str, nodeid: str) -> None:
+        fact = {"what": what, "key": key, "device": device, "nodeid": nodeid}
+        events.emit({"kind": "lease", **fact, "at": time.time()})
+
+    lessor = config.stash[lessor_key] = Lessor(stack, emit)
+    config.pluginmanager.register(Judge(options), "tvmrpc-judge")
+    config.pluginmanager.register(Attempts(config, options, lessor), "tvmrpc-attempts")
+    config.pluginmanager.register(Courtesy(lessor), "tvmrpc-courtesy")
+    config.pluginmanager.register(Debugger(lessor), "tvmrpc-debugger")
+    config.pluginmanager.register(benchmark.Gate(config), "tvmrpc-benchmarks")
+    return stack
+
+
+def _starter(config: pytest.Config) -> StartServers:
+    options = options_of(config)
+
+    def start(tracker: Address) -> object:
+        return config.hook.pytest_tvmrpc_start_servers(
+            config=config, tracker=tracker, keys=options.keys, count=options.servers
+        )
+
+    return start  # type: ignore[return-value]  # a hook's result has no type
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)  # before pytest-xdist's own
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    from .running.capacity import count_workers
+
+    return count_workers(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    from .reporting.terminal import header
+    from .running.capacity import auto_line
+
+    auto = auto_line(config)
+    return [*header(options_of(config)), *([auto] if auto else [])]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    from .running.selection import USERS, parametrise
+
+    if any(name in metafunc.fixturenames for name in USERS):
+        parametrise(metafunc, options_of(metafunc.config))
+
+
+@pytest.hookimpl(trylast=True)  # others add marks here
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from .running.selection import refuse_wrong
+
+    refuse_wrong(items, options_of(config))
 
 
 @pytest.hookimpl(trylast=True)  # after the last fixtures of the session, after the last worker
@@ -50,69 +163,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _close(config: pytest.Config) -> None:
-    stack = config.stash.get(stack_key, None)
+    stack = config.stash.get(_stack_key, None)
     if stack is not None:
         stack.close()
-
-
-def _is_worker(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")
-
-
-class Section:
-    """What the user sees of the devices; only where pytest writes to a terminal, not in workers."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        from .reporting.facts import Tally
-
-        self._config = config
-        self._tally = Tally()
-
-    def pytest_report_header(self) -> list[str]:
-        from .reporting.terminal import header
-
-        return header(options_of(self._config))
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._tally.add_report(report)
-
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        from .reporting.terminal import write_section
-
-        write_section(terminalreporter, self._tally, self._config.stash[stack_key].notes)
-
-
-class ControllerHooks:
-    """The hooks of pytest-xdist; they are only known to pytest when it is installed."""
-
-    def pytest_configure_node(self, node: Any) -> None:
-        """Give a worker that is about to start the same options, and the way to the tracker."""
-        config = node.config
-        node.workerinput[WORKER_INPUT] = {
-            "options": options_of(config).to_json(),
-            "reception": config.stash[stack_key].reception(),
-        }
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "_rpc_key" in metafunc.fixturenames:
-        keys = options_of(metafunc.config).keys
-        if len(keys) > 1:
-            metafunc.parametrize("_rpc_key", keys, indirect=True, ids=keys)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    if call.excinfo is not None and leases_key in item.stash:
-        name_option(call.excinfo.value)
-    report = yield
-    if call.when == "teardown":  # by now, the fixtures have closed the sessions
-        leases = item.stash.get(leases_key, [])
-        if leases:
-            from .reporting.facts import RemoteFacts
-
-            report.rpc = [RemoteFacts.of(lease).to_json() for lease in leases]  # type: ignore[attr-defined]
-            leases.clear()  # a rerun of the test starts anew
-    return report

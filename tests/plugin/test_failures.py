@@ -21,12 +21,12 @@ TWO_TESTS = "def test_a(remote): pass\ndef test_b(remote): pass"
 
 KILL_SERVER = """
     import os, signal, pytest
-    from pytest_tvmrpc.fixtures.remote import stack_key
+    from pytest_tvmrpc.running.leases import lessor_key
 
     @pytest.fixture
     def kill(request):
         def kill(number):
-            part = request.config.stash[stack_key]._farm._parts[number]
+            part = request.config.stash[lessor_key].stack._farm._parts[number]
             os.kill(part.program.program.pid, signal.SIGKILL)
             part.program.program._wait(10)
         return kill
@@ -35,28 +35,44 @@ KILL_SERVER = """
 WORKERS = [(), ("-n", "2")]
 
 
+def assert_infra(result: pytest.RunResult, **outcomes: int) -> None:
+    """The run had these outcomes and no other, and did not pass."""
+    assert result.parseoutcomes() == outcomes
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*= infrastructure =*"])
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_no_tracker(plain: pytest.Pytester, run_apart: Run, workers: "tuple[str, ...]") -> None:
-    """Nobody listens there: an error for each test, with the address."""
+    """Nobody listens there: the farm's fault, told once for all tests, with the address."""
     plain.makepyfile(TWO_TESTS)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # not listening, and nobody else can
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         result = run_apart(f"--rpc-tracker={address}", *workers)
-    result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines([f"*ConnectError: *{address}*"])
+    assert_infra(result, infra=2)
+    result.stdout.fnmatch_lines(
+        [
+            f"2 tests were not run: no device 'local': no RPC tracker at {address}: *"
+            f"tvmrpc doctor --tracker {address} --key local",
+            "    key local; no device was given; waited *",
+            "    test_no_tracker.py::test_?",
+            "    test_no_tracker.py::test_?",
+            "*= remote devices =*",
+        ]
+    )
 
 
 def test_a_listener_that_says_nothing(plain: pytest.Pytester, run: Run) -> None:
-    """Somebody listens but never answers: an error at the connect timeout."""
+    """Somebody listens but never answers: the wait ends at the connect timeout."""
     plain.makepyfile("def test_a(remote): pass")
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         result = run(f"--rpc-tracker={address}", "--rpc-connect-timeout=0.3")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines([f"*{address}*"])
+    assert_infra(result, infra=1)
+    result.stdout.fnmatch_lines([f"1 test was not run: *{address} is not an RPC tracker*0.3 s*"])
     assert result.duration < 10
 
 
@@ -64,16 +80,19 @@ def test_a_listener_that_says_nothing(plain: pytest.Pytester, run: Run) -> None:
 def test_programs_that_do_not_start(
     plain: pytest.Pytester, run_apart: Run, workers: "tuple[str, ...]"
 ) -> None:
-    """No tracker comes up: an error for each test, and the reason at the end of the run."""
+    """No tracker comes up: no test is run, and the end of the run has the reason."""
     plain.makeconftest("import tempfile; tempfile.tempdir = '/nowhere/at/all'")
     plain.makepyfile(TWO_TESTS)
     result = run_apart(*workers)
-    result.assert_outcomes(errors=2)
+    assert_infra(result, infra=2)
+    why = "tracker that pytest started for this run is gone" if workers else "did not start: *nowh"
     result.stdout.fnmatch_lines(
-        ["*= remote devices =*", "the tracker and servers of this run did not start: *nowhere*"]
+        [
+            f"2 tests were not run: *{why}*",
+            "*= remote devices =*",
+            "the tracker and servers of this run did not start: *nowhere*",
+        ]
     )
-    expected = "*TrackerError: *pytest started*" if workers else "*StartError: *did not start*"
-    result.stdout.fnmatch_lines([expected])
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -84,13 +103,14 @@ def test_a_server_that_does_not_start(
     plain.makepyfile(TWO_TESTS)
     keys = (f"--rpc-key={'k' * 1025}", "--rpc-key=good")  # the first one is too long for a server
     result = run_apart(*keys, "-k", "good", *workers)
-    assert result.parseoutcomes()["errors"] == 2
+    assert result.parseoutcomes()["infra"] == 2
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["the tracker and servers of this run did not start: *"])
     assert result.duration < 10
 
 
 def test_a_server_killed_between_calls(plain: pytest.Pytester, run: Run) -> None:
-    """The test fails, those after it do so at once, and the end tells how the server ended."""
+    """The test is lost, those after it are not run, and the end tells how the server ended."""
     plain.makeconftest(KILL_SERVER)
     plain.makepyfile(
         """
@@ -103,18 +123,22 @@ def test_a_server_killed_between_calls(plain: pytest.Pytester, run: Run) -> None
         """
     )
     result = run()
-    result.assert_outcomes(failed=1, errors=1)
-    result.stdout.fnmatch_lines(["*ConnectionLostError*"])
-    result.stdout.fnmatch_lines(["*TrackerError: *server of key 'local'* gone*"])
+    assert_infra(result, infra=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "1 test was not completed: local@* lost after *--rpc-reruns=1 would run*",
+            "1 test was not run: *server of key 'local' that pytest started for this run is gone*",
+        ]
+    )
     result.stdout.fnmatch_lines(
-        ["local@* 1 * 0 * 1 *", "server 1 of key 'local' was killed by SIGKILL during the run*"]
+        ["local@* 1 * 0 * 0 * 1 *", "server 1 of key 'local' was killed by SIGKILL during the run*"]
     )
     assert result.duration < 20
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 def test_a_server_killed_in_a_call(plain: pytest.Pytester, run: Run) -> None:
-    """The call ends with an error, not with the call timeout."""
+    """The call ends when the connection does, not with the call timeout."""
     plain.makefile(
         ".c",
         kill="""
@@ -138,13 +162,19 @@ def test_a_server_killed_in_a_call(plain: pytest.Pytester, run: Run) -> None:
         """
     )
     result = run("--rpc-call-timeout=20")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*ConnectionLostError*", "*'local' was killed by SIGKILL*"])
+    assert_infra(result, infra=1)
+    result.stdout.fnmatch_lines(
+        [
+            "1 test was not completed: local@* closed the connection in kill_server*",
+            "    key local; tried local@*",
+            "*'local' was killed by SIGKILL*",
+        ]
+    )
     assert result.duration < 15
 
 
 def test_a_tracker_killed_in_the_run(plain: pytest.Pytester, run: Run) -> None:
-    """Sessions go on; later tests get an error that says what happened."""
+    """Sessions go on; later tests are not run, and are told what happened."""
     plain.makeconftest(KILL_SERVER)
     plain.makepyfile(
         """
@@ -156,13 +186,18 @@ def test_a_tracker_killed_in_the_run(plain: pytest.Pytester, run: Run) -> None:
         """
     )
     result = run()
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*the tracker was killed by SIGKILL during the run*"])
+    assert_infra(result, passed=1, infra=1)
+    result.stdout.fnmatch_lines(
+        [
+            "1 test was not run: *the tracker that pytest started for this run is gone*",
+            "the tracker was killed by SIGKILL during the run*",
+        ]
+    )
     assert result.duration < 20
 
 
 def test_a_tracker_that_no_longer_answers(plain: pytest.Pytester, run: Run) -> None:
-    """Its deadline is that of connections, not of the queue, and the error names the option."""
+    """Its deadline is that of connections, not of the queue, and the message names the option."""
     with rpc.Tracker(port=0, silent=True) as tracker:
         address = (tracker.host, tracker.port)
         plain.makepyfile(
@@ -180,8 +215,8 @@ def test_a_tracker_that_no_longer_answers(plain: pytest.Pytester, run: Run) -> N
                 result = run(f"--rpc-tracker={address[0]}:{address[1]}", "--rpc-connect-timeout=1")
         finally:
             os.kill(tracker.program.pid, signal.SIGCONT)
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["E *DeadlineError: *tracker*(option: --rpc-connect-timeout)"])
+    assert_infra(result, passed=1, infra=1)
+    result.stdout.fnmatch_lines(["1 test was not run: *tracker*(option: --rpc-connect-timeout)*"])
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
@@ -222,11 +257,12 @@ def test_a_kernel_that_does_not_return(plain: pytest.Pytester, run: Run) -> None
 
 def test_our_own_frames_are_not_shown(plain: pytest.Pytester, run: Run) -> None:
     """A test that asks for what is not there is shown up to the line that asks."""
-    plain.makepyfile("def test_a(remote_device): remote_device('none')")
+    plain.makepyfile("def test_a(remote, remote_device): remote_device()")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["test_*.py:1: UnknownKeyError"])
-    result.stdout.no_fnmatch_line("*stack.py*")
+    result.stdout.fnmatch_lines(["test_*.py:1: TooManyError"])
+    for frame in ("stack", "leases", "devices"):
+        result.stdout.no_fnmatch_line(f"*{frame}.py*")
 
 
 @pytest.mark.parametrize("workers", WORKERS)

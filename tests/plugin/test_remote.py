@@ -28,9 +28,9 @@ def test_without_any_setting(plain: pytest.Pytester, run: Run) -> None:
             "rpc: tracker and 1 server start when a test asks for a device (keys: local)",
             "*::test_add_one PASSED*",
             "*= remote devices =*",
-            "device *tests *passed *failed *error *queued *connecting *in calls *on device *sent *",
-            "local@127.0.0.1:* 1 * 1 * 0 * 0 *",
-            "total * 1 * 1 * 0 * 0 *",
+            "device *tests *passed *failed *busy *wait p50/p95 *call",
+            "local@127.0.0.1:* 1 * 1 * 0 *%*ms*",
+            "*= 1 passed in *",
         ]
     )
 
@@ -74,9 +74,8 @@ def test_several_keys(plain: pytest.Pytester, run: Run) -> None:
             pass
 
         def test_asks_late(request):
-            device = dict(request.node.user_properties)
-            request.getfixturevalue("remote")
-            assert ("rpc.key", "b") in request.node.user_properties
+            remote = request.getfixturevalue("remote")
+            assert remote.get_function("rpc.test.addone")(1) == 2
         """
     )
     result = run("-v", "--rpc-key=b", "--rpc-key=a")
@@ -87,9 +86,9 @@ def test_several_keys(plain: pytest.Pytester, run: Run) -> None:
             "*::test_fixture[[]a[]] PASSED*",
             "*::test_local PASSED*",
             "*::test_asks_late PASSED*",
-            "a@127.0.0.1:* 3 * 3 * 0 * 0 *",
-            "b@127.0.0.1:* 4 * 4 * 0 * 0 *",
-            "total * 7 * 7 * 0 * 0 *",
+            "a@127.0.0.1:* 3 * 3 * 0 *",
+            "b@127.0.0.1:* 4 * 4 * 0 *",
+            "total * 7 * 7 * 0 *",
         ]
     )
 
@@ -156,15 +155,37 @@ def test_a_test_that_would_wait_for_itself(plain: pytest.Pytester, run: Run) -> 
     plain.makepyfile("def test_two(remote, remote_device): remote_device()")
     result = run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*TrackerError: this test holds all*--rpc-servers=2*"])
+    result.stdout.fnmatch_lines(["E *TooManyError: this test holds all*--rpc-servers=2*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+UNKNOWN_KEY = "def test_other(remote_device): remote_device('jetson')\ndef test_local(): pass"
 
 
 def test_an_unknown_key_of_a_run(plain: pytest.Pytester, run: Run) -> None:
-    """The message lists the keys of the run."""
-    plain.makepyfile("def test_other(remote_device): remote_device('jetson')")
-    result = run("--rpc-key=a", "--rpc-key=b")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*UnknownKeyError: *'jetson'*a, b*--rpc-key=jetson*"])
+    """The test is skipped, and the reason lists the keys of the run and says what to do."""
+    plain.makepyfile(UNKNOWN_KEY)
+    result = run("--rpc-key=a", "--rpc-key=b", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*= infrastructure =*",
+            "1 test was not run: *no server of key 'jetson'*: a, b; *--rpc-key=jetson",
+            "SKIPPED * no server of key 'jetson'*: a, b; start one with --rpc-key=jetson",
+        ]
+    )
+
+
+def test_an_unknown_key_that_is_required(plain: pytest.Pytester, run: Run) -> None:
+    """--rpc-require: it is a fault of the farm, and the run fails."""
+    plain.makepyfile(UNKNOWN_KEY)
+    result = run("--rpc-key=a", "--rpc-require")
+    assert result.parseoutcomes() == {"passed": 1, "infra": 1}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["1 test was not run: no device, and --rpc-require asks for one: *'jetson'*"]
+    )
 
 
 def test_outcomes_by_device(plain: pytest.Pytester, run: Run) -> None:
@@ -185,10 +206,13 @@ def test_outcomes_by_device(plain: pytest.Pytester, run: Run) -> None:
         def test_error(broken): pass
         """
     )
-    result = run()
+    result = run("--rpc-summary=full")
     result.assert_outcomes(passed=2, failed=1, errors=1, skipped=1)
     result.stdout.fnmatch_lines(
-        ["device *tests *passed *failed *error *skipped *", "local@* 4 * 1 * 1 * 1 * 1 *"]
+        [
+            "device *tests *passed *failed *error *infra *skipped *flaky *",
+            "local@* 4 * 1 * 1 * 1 * 0 * 1 * 0 *%*",
+        ]
     )
 
 
@@ -213,6 +237,9 @@ def test_stop_at_the_first_failure_and_run_it_again(plain: pytest.Pytester, run:
     plain.makepyfile("def test_a(remote): assert 0\ndef test_b(remote): pass")
     run("-x").stdout.fnmatch_lines(["local@* 1 * 0 * 1 *"])
     run("--lf").stdout.fnmatch_lines(["local@* 1 * 0 * 1 *"])
+    result = run("--lf", "--co", "-q")
+    result.stdout.fnmatch_lines(["*::test_a"])
+    result.stdout.no_fnmatch_line("*::test_b")
 
 
 def test_debugger(plain: pytest.Pytester, loading: List[str], deadline_s: float) -> None:
@@ -235,37 +262,81 @@ def test_leaving_the_debugger(plain: pytest.Pytester, run_apart: Run) -> None:
 
 def test_properties(plain: pytest.Pytester, run: Run) -> None:
     """Key and device stand in the JUnit file, also for devices leased in mid-test."""
-    plain.makepyfile("def test_a(remote): pass\ndef test_b(remote_device): remote_device()")
+    plain.makepyfile(
+        """
+        def test_a(remote):
+            remote.get_function("rpc.test.addone")(1)
+
+        def test_b(remote_device):
+            remote_device().get_function("rpc.test.addone")(1)
+        """
+    )
     run("--junitxml=out.xml")
     tree = ElementTree.parse(plain.path / "out.xml")
     for case in tree.iter("testcase"):
         found = {entry.get("name"): entry.get("value") for entry in case.iter("property")}
         assert found["rpc.key"] == "local"
         assert str(found["rpc.device"]).startswith("local@127.0.0.1:")
+        assert found["rpc.attempts"] == "1"
+        for name in ("queued_s", "connect_s", "upload_s", "call_s", "device_s"):
+            assert float(str(found[f"rpc.{name}"])) >= 0
+        for name in ("calls", "bytes_sent", "bytes_received"):
+            assert int(str(found[f"rpc.{name}"])) > 0
 
 
-def test_facts_on_the_report(plain: pytest.Pytester, run: Run) -> None:
-    """The teardown report has the facts of each lease as plain values."""
+def test_a_local_test_has_no_properties(plain: pytest.Pytester, run: Run) -> None:
+    """What did not ask for a device has nothing of ours in the JUnit file, nor on its reports."""
     plain.makeconftest(
         """
         def pytest_runtest_logreport(report):
-            facts = getattr(report, "rpc", None)
-            assert (facts is not None) == (report.when == "teardown")
-            if facts:
-                (one,) = facts
-                assert one["key"] == "local"
-                assert one["calls"] >= 2
-                assert one["call_s"] > 0 and one["queued_s"] > 0 and one["connect_s"] > 0
-                assert one["bytes_sent"] > 0 and one["bytes_received"] > 0
-                assert set(map(type, one.values())) <= {str, int, float}
+            assert not [name for name in vars(report) if name.startswith("rpc")]
         """
     )
-    plain.makepyfile(ADD_ONE)
-    run().assert_outcomes(passed=1)
+    plain.makepyfile("def test_a(): pass\ndef test_b(remote_device): pass")
+    run("--junitxml=out.xml").assert_outcomes(passed=2)
+    text = (plain.path / "out.xml").read_text()
+    assert "testcase" in text
+    assert "rpc" not in text
+
+
+def test_facts_on_the_report(plain: pytest.Pytester, run: Run) -> None:
+    """The teardown report has the attempt, with the facts of each lease, as plain values."""
+    plain.makeconftest(
+        """
+        import json
+
+        def pytest_runtest_logreport(report):
+            attempt = getattr(report, "rpc", None)
+            assert (attempt is not None) == (report.when == "teardown")
+            if attempt:
+                assert json.loads(json.dumps(attempt)) == attempt
+                assert (attempt["number"], attempt["verdict"]) == (1, "passed")
+                assert attempt["started_at"] > 0 and attempt["duration_s"] > 0
+                one, two = attempt["devices"]
+                assert one["key"] == two["key"] == "local"
+                assert one["device"] != two["device"]
+                assert one["calls"] >= 2
+                assert one["call_s"] > 0 and one["queued_s"] > 0 and one["connect_s"] > 0
+                assert one["held_s"] >= one["call_s"]
+                assert one["bytes_sent"] > 0 and one["bytes_received"] > 0
+                assert set(map(type, one.values())) <= {str, int, float, bool}
+                print("looked at the facts")
+        """
+    )
+    plain.makepyfile(
+        """
+        def test_two(remote, remote_device):
+            for session in (remote, remote_device()):
+                assert session.get_function("rpc.test.addone")(41) == 42
+        """
+    )
+    result = run("--rpc-servers=2", "-s")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*looked at the facts"])
 
 
 def test_a_tracker_of_the_users_own(plain: pytest.Pytester, run: Run) -> None:
-    """--rpc-tracker: devices come from there; unknown keys are refused with those that exist."""
+    """--rpc-tracker: devices come from there; a key that nobody serves is a skip that says so."""
     plain.makepyfile(ADD_ONE)
     with rpc.Tracker(port=0, silent=True) as tracker:
         address = f"{tracker.host}:{tracker.port}"
@@ -276,8 +347,12 @@ def test_a_tracker_of_the_users_own(plain: pytest.Pytester, run: Run) -> None:
                 [f"rpc: tracker {address}, keys: jetson", f"jetson@127.0.0.1:{server.port} * 1 *"]
             )
             result = run(f"--rpc-tracker={address}", "--rpc-key=rk3588")
-            result.assert_outcomes(errors=1)
-            result.stdout.fnmatch_lines(["*UnknownKeyError: *rk3588*jetson*"])
+            result.assert_outcomes(skipped=1)
+            result.stdout.fnmatch_lines(["1 test was not run: *'rk3588'*jetson*"])
+            result = run(f"--rpc-tracker={address}", "--rpc-key=rk3588", "--rpc-require")
+            assert result.parseoutcomes() == {"infra": 1}
+            assert result.ret == pytest.ExitCode.TESTS_FAILED
+            result.stdout.fnmatch_lines(["1 test was not run: *--rpc-require*'rk3588'*jetson*"])
 
 
 def test_a_device_that_stays_in_use(plain: pytest.Pytester, run: Run) -> None:
@@ -289,6 +364,12 @@ def test_a_device_that_stays_in_use(plain: pytest.Pytester, run: Run) -> None:
         with rpc.Server(port=0, tracker_addr=address, key="local"):
             with rpc.connect_tracker(*address) as session, session.request("local"):
                 result = run(*arguments)
-                result.assert_outcomes(errors=1)
-                result.stdout.fnmatch_lines(["*DeadlineError: *'local'*--rpc-queue-timeout*"])
+                assert result.parseoutcomes() == {"infra": 1}
+                result.stdout.fnmatch_lines(
+                    [
+                        "*= infrastructure =*",
+                        "1 test was not run: no device 'local'*is held by *--rpc-queue-timeout*",
+                        "    key local; no device was given; waited *",
+                    ]
+                )
             run(*arguments, "--rpc-queue-timeout=20").assert_outcomes(passed=1)

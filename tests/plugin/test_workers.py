@@ -32,7 +32,9 @@ def test_workers_share_the_devices(plain: pytest.Pytester, run_apart: Run, worke
     assert text.count("= remote devices =") == 1
     rows = [line.split() for line in result.outlines if line.startswith("local@127.0.0.1:")]
     assert sum(int(row[1]) for row in rows) == 8
-    result.stdout.fnmatch_lines(["total * 8 * 8 * 0 * 0 *"])
+    assert sum(int(row[2]) for row in rows) == 8
+    if len(rows) > 1:  # one worker may have had the same device for all
+        result.stdout.fnmatch_lines(["total * 8 * 8 * 0 *"])
 
 
 def test_more_workers_than_devices(plain: pytest.Pytester, run_apart: Run) -> None:
@@ -40,7 +42,7 @@ def test_more_workers_than_devices(plain: pytest.Pytester, run_apart: Run) -> No
     plain.makepyfile(MANY.format(count=6))
     result = run_apart("-n", "3")
     result.assert_outcomes(passed=6)
-    result.stdout.fnmatch_lines(["local@127.0.0.1:* 6 * 6 * 0 * 0 *"])
+    result.stdout.fnmatch_lines(["local@127.0.0.1:* 6 * 6 * 0 *"])
 
 
 def test_keys_are_the_same_in_all_workers(plain: pytest.Pytester, run_apart: Run) -> None:
@@ -76,7 +78,7 @@ def test_a_run_without_remote_tests_starts_no_program(
 
 
 def test_a_worker_that_crashes_frees_its_device(plain: pytest.Pytester, run_apart: Run) -> None:
-    """The replaced worker gets the only device, and the other tests pass."""
+    """The worker that replaces it gets the only device; the test counts as failed, once."""
     plain.makepyfile(
         """
         import os
@@ -89,7 +91,10 @@ def test_a_worker_that_crashes_frees_its_device(plain: pytest.Pytester, run_apar
     )
     result = run_apart("-n", "1", "--rpc-queue-timeout=20")
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["*crashed while running*test_crash*", "local@* 3 * 3 *"])
+    result.stdout.fnmatch_lines(
+        ["*crashed while running*test_crash*it had local@*", "local@* 4 * 3 * 1 *"]
+    )
+    assert result.stdout.str().count("crashed while running") == 1
 
 
 def test_stop_at_the_first_failure(plain: pytest.Pytester, run_apart: Run) -> None:
@@ -108,8 +113,14 @@ def test_properties(plain: pytest.Pytester, run_apart: Run) -> None:
     run_apart("-n", "2", "--junitxml=out.xml")
     cases = list(ElementTree.parse(plain.path / "out.xml").iter("testcase"))
     assert len(cases) == 2
+    names = (
+        *("key", "device", "attempts", "queued_s", "connect_s", "upload_s", "call_s", "device_s"),
+        *("calls", "bytes_sent", "bytes_received"),
+    )
     for case in cases:
-        assert {entry.get("name") for entry in case.iter("property")} == {"rpc.key", "rpc.device"}
+        found = {entry.get("name"): entry.get("value") for entry in case.iter("property")}
+        assert set(found) == {f"rpc.{name}" for name in names}
+        assert int(str(found["rpc.calls"])) > 0
 
 
 def test_each(plain: pytest.Pytester, run_apart: Run) -> None:
