@@ -24,6 +24,7 @@ from . import (
     pipelines,
     report,
     roundtrips,
+    runs,
     start,
     tracker,
 )
@@ -47,9 +48,10 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "P6": lease.measure,
     "P7": bulk.measure_files,
     "P8": start.measure_programs,
-    "P9": start.measure_pytest,
+    "P9": runs.measure_start,
     "P10": memory.measure,
     "P11": tracker.measure,
+    "P12": runs.measure_many,
     "P14": roundtrips.measure,
 }
 

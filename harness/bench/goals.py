@@ -90,6 +90,7 @@ ITEMS: dict[str, Item] = {
         Item("P9", "pytest with one remote test", 9, 3),
         Item("P10", "memory of idle processes", 1, 1),
         Item("P11", "a tracker's connections and matches", 5, 2),
+        Item("P12", "many short remote tests", 5, 2),
         Item("P14", "round trips of an ordinary test", 7, 3),
     )
 }
@@ -115,6 +116,7 @@ LINES: dict[str, Line] = {
         Line("P8.tracker", "start a tracker", Kind.TIME, Goal(0.10)),
         Line("P8.server", "start a server, until registered", Kind.TIME, Goal(0.10)),
         Line("P9", "pytest: a remote test more than a local one", Kind.TIME, Goal(0.30)),
+        Line("P9.version", "pytest --version: more with the plugin", Kind.TIME, Goal(10e-3)),
         Line("P10.server", "memory of an idle server", Kind.MEMORY, Goal(15 * MEGABYTE)),
         Line("P10.worker", "memory of an idle session", Kind.MEMORY, Goal(20 * MEGABYTE)),
         Line("P10.tracker", "memory of a tracker, 1,000 connections", Kind.MEMORY, Goal(6e7)),
@@ -125,6 +127,9 @@ LINES: dict[str, Line] = {
         Line("P11.share", "... as a share", Kind.COUNT, Goal(0.7, at_least=True)),
         Line("P11.crowd", "10,000 servers connect", Kind.TIME),
         Line("P11.crowd-memory", "... memory of the tracker", Kind.MEMORY),
+        Line("P12", "remote tests, one process", Kind.RHYTHM, Goal(150, at_least=True)),
+        Line("P12.gain", "... gain of -n 2 on two devices", Kind.COUNT, Goal(1.6, at_least=True)),
+        Line("P12.reports", "... a test more with all reports", Kind.TIME, Goal(1e-3)),
         Line("P14.trips", "round trips of an ordinary test", Kind.COUNT, Goal(24)),
         Line("P14.trips-a", "... our client, TVM's server", Kind.COUNT, Goal(24)),
         Line("P14.trips-b", "... TVM's client, our server", Kind.COUNT),

@@ -1,4 +1,4 @@
-"""P8 and P9: how long it takes until something can be used."""
+"""P8: how long it takes until something can be used."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .child import environment
-from .goals import BARE, OURS
+from .goals import BARE
 from .lease import KEY
-from .rounds import Contest, Sampler
 from .watch import TrackerWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from .bench import Bench
     from .peers import Address, Stack
-
-PYTEST_LIMIT_S = 90.0
-TESTS = {
-    "test_remote.py": """\
-def test_remote(remote):
-    assert remote.get_function("rpc.test.addone")(10) == 11
-""",
-    "test_local.py": """\
-def test_local():
-    assert 10 + 1 == 11
-""",
-}
+    from .rounds import Sampler
 
 
 def measure_programs(bench: Bench) -> None:
@@ -95,53 +81,3 @@ def _bare_start() -> list[float]:
         assert process.stdout is not None
         process.stdout.readline()
         return [time.perf_counter() - start]
-
-
-def measure_pytest(bench: Bench) -> None:
-    """P9: ours only, as TVM has no plugin. The figure is a difference within a round."""
-    if bench.stack(OURS) is None:
-        bench.add("P9", bench.missing())
-        return
-    folder = bench.folder / "pytest"
-    folder.mkdir(exist_ok=True)
-    for name, text in TESTS.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    local: list[float] = []
-
-    def sample() -> list[float]:
-        remote_s = _run_pytest(folder, "test_remote.py")
-        local_s = _run_pytest(folder, "test_local.py")
-        local.append(local_s)
-        return [remote_s - local_s]
-
-    entries = Contest(bench.rounds("P9"))
-    entries.enter(OURS, lambda: sample)
-    outcomes = entries.run()
-    note = (
-        f"the run with a local test takes {sorted(local)[len(local) // 2]:.2f} s" if local else ""
-    )
-    bench.add("P9", outcomes, note)
-
-
-def _run_pytest(folder: Path, name: str) -> float:
-    """Seconds of a whole run; only our plugin is loaded, so that both runs differ in the test."""
-    arguments = ("--rpc-key", KEY, "--rpc-servers", "1", "-q", "-p", "no:cacheprovider", name)
-    ignored = ("TVM_TRACKER_HOST", "TVM_TRACKER_PORT", "TVM_TRACKER_KEY", "PYTEST_ADDOPTS")
-    variables = {name: value for name, value in environment().items() if name not in ignored}
-    variables["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "pytest_tvmrpc.plugin", *arguments],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=PYTEST_LIMIT_S,
-        check=False,
-    )
-    elapsed_s = time.perf_counter() - start
-    if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines()[-6:]
-        raise RuntimeError(f"pytest {name} ended with {done.returncode}: {' | '.join(lines)}")
-    return elapsed_s

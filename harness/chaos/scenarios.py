@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import clients, decoders, farm, garbage, impostors, pairs, sessions
+from . import clients, decoders, farm, garbage, impostors, pairs, pytest_runs, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ SCENARIOS = {
     "grants": Scenario(farm.grants),
     "keys": Scenario(farm.keys),
     "proxy-restarts": Scenario(pairs.proxy_restarts),
+    "pytest-drop-outs": Scenario(pytest_runs.drop_outs),
     "garbage": Scenario(garbage.garbage),
     "impostors": Scenario(impostors.impostors),
     "decoders": Scenario(decoders.decoders),
