@@ -22,15 +22,21 @@ LAYERS = [
     {"session", "background"},
     {"client", "server", "tracker", "proxy", "native"},
     {"rpc"},
+    {"settings", "records", "wording"},
     {"options", "hooks"},
-    {"exec", "fixtures", "reporting"},
+    {"benchmarking"},
+    {"running", "reporting"},
+    {"fixtures", "desk", "exec"},
     {"plugin", "__main__"},
 ]
 """From the bottom up. A unit imports from the lines before its own, and from itself."""
 
 HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
 
-PYTEST_SIDE = {"options", "hooks", "fixtures", "reporting", "plugin"}
+PYTEST_SIDE = {
+    *("settings", "records", "wording", "options", "hooks", "benchmarking", "running"),
+    *("reporting", "fixtures", "desk", "plugin"),
+}
 """May import pytest; may import the stack, and numpy, inside functions only."""
 
 STACK = set().union(*LAYERS[1:5])
@@ -60,6 +66,7 @@ FORBIDDEN = {
 PURE = {
     *("tracker/scheduler.py", "proxy/matchmaker.py"),
     *("proxy/registration.py", "server/registration.py"),
+    "running/distribution.py",
 }
 """Deciders: they are told what happened, and when; they look at nothing themselves."""
 
@@ -192,6 +199,8 @@ def test_third_party_modules(path):
     allowed = {*sys.stdlib_module_names, "pytest_tvmrpc"}
     if unit_of(path) in PYTEST_SIDE:
         allowed |= {"pytest", "_pytest", "pluggy"}
+    if path.relative_to(PACKAGE).as_posix() == "running/scheduling.py":
+        allowed |= {"xdist"}  # which calls for it
     wrong = [
         complaint(path, found, "not Python's own; import it where it is needed")
         for found in imports_of(path)
@@ -226,8 +235,31 @@ def test_manners(path):
             if ast.unparse(call.func) == "print" and "file" not in {k.arg for k in call.keywords}
         ]
         assert not printed, f"print() in lines {printed} of {path.name}"
-        clocks = [call.lineno for call in calls if ast.unparse(call) == "time.time()"]
+        dates = dates_in(tree)
+        clocks = [
+            call.lineno
+            for call in calls
+            if ast.unparse(call) == "time.time()" and call not in dates
+        ]
         assert not clocks, f"time.time() in lines {clocks} of {path.name}: durations need monotonic"
+
+
+def dates_in(tree: ast.AST) -> list[ast.expr]:
+    """The values that get a name for a time of day: ``started_at``, or the key ``"at"``."""
+    named = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts))
+                named += [(ast.unparse(one), value) for one, value in pairs]
+        elif isinstance(node, ast.keyword):
+            named.append((node.arg or "", node.value))
+        elif isinstance(node, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else "" for key in node.keys]
+            named += zip(keys, node.values)
+    return [value for name, value in named if f"_{name}".endswith("_at")]
 
 
 @each(EVERYWHERE - {"server", "background"})
@@ -254,7 +286,7 @@ def test_syntax_of_a_board(path):
 def test_the_map_is_true():
     """docs/architecture.md draws every module that is there, and none that is not."""
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
-    drawn = set()
+    drawn = []
     folders = []
     for line in page.partition("pytest_tvmrpc/\n")[2].partition("\nharness/")[0].splitlines():
         name = line.split()[0] if line.strip() else ""
@@ -263,11 +295,30 @@ def test_the_map_is_true():
         if name.endswith("/"):
             folders.append(name)
         elif name:
-            drawn.add("".join(folders) + name)
+            drawn.append("".join(folders) + name)
     names = {path.relative_to(PACKAGE).as_posix() for path in MODULES}
     there = {name for name in names if name == "__init__.py" or "__init__" not in name}
-    assert not sorted(there - drawn), "not drawn yet"
-    assert not sorted(drawn - there), "drawn, but not there"
+    assert not sorted(there - set(drawn)), "not drawn yet"
+    assert not sorted(set(drawn) - there), "drawn, but not there"
+    assert len(drawn) == len(set(drawn)), "drawn twice"
+
+
+def test_the_layers_are_in_the_docs():
+    """docs/architecture.md has the units of LAYERS, in their order."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("| layer | units |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    shown = [set(line.split("|")[2].replace("`", "").replace(" ", "").split(",")) for line in table]
+    there = [units & EVERYWHERE - {"__init__"} for units in LAYERS]
+    assert shown == there
+
+
+def test_a_date_is_told_from_a_clock():
+    """Only what is called a time of day may be one."""
+    code = (
+        "a_at, b = time.time(), time.time()\nrun.c_at = time.time()\nd = time.time()\n"
+        "f(e_at=time.time(), g=time.time())\nh = {'at': time.time(), 'what': time.time()}"
+    )
+    assert len(dates_in(ast.parse(code))) == 4
 
 
 def test_the_walk_sees_every_form(tmp_path, monkeypatch):

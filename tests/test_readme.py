@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_tvmrpc import options, rpc
+from pytest_tvmrpc import rpc
 from pytest_tvmrpc.exec.server_checks import ServerChecks
 from pytest_tvmrpc.exec.tracker_checks import TrackerChecks
 from pytest_tvmrpc.exec.who import lines
+from pytest_tvmrpc.options import ARTIFACTS_DIR, BENCH_DIR, Options
 from pytest_tvmrpc.protocol.farm import Farm, FarmServer, State, Waiting
 from pytest_tvmrpc.reporting import terminal
-from pytest_tvmrpc.reporting.facts import DeviceTally
+from pytest_tvmrpc.reporting.tally import Sums
+from pytest_tvmrpc.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,12 +39,59 @@ def test_the_two_commands():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("setting", options.SETTINGS, ids=lambda setting: setting.name)
-def test_the_table_of_options(setting):
-    """Every setting has a row with its option, its ini name and its environment variable."""
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{setting.flag}="))
-    assert f"`{setting.name}`" in row
-    assert f"`{setting.environment}`" in row
+IN_THE_README = (
+    *("tracker", "keys", "servers", "reruns", "queue_timeout_s", "connect_timeout_s"),
+    *("call_timeout_s", "session_timeout_s"),
+)
+
+
+def written(setting):
+    """A setting as the tables have it in their first three columns."""
+    metavar = setting.metavar.replace("|", "\\|")  # in a table, a bar ends a cell
+    value = {"switch": "", "optional": f"[={metavar}]"}.get(setting.form, f"={metavar}")
+    again = " (again for more)" if setting.form == "list" else ""
+    port = ", `TVM_TRACKER_PORT`" if setting.field == "tracker" else ""
+    return [
+        f"`{setting.flag}{value}`{again}",
+        f"`{setting.name}`",
+        f"`{setting.environment}`{port}",
+    ]
+
+
+def default(setting):
+    """What is used without the setting, as the table has it."""
+    folders = {"artifacts_dir": ARTIFACTS_DIR, "bench_dir": BENCH_DIR}
+    value = getattr(Options(**folders), setting.field)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    words = value if isinstance(value, tuple) else [value] if value else []
+    return ", ".join(f"`{word}`" for word in words) or "none"
+
+
+def rows(page):
+    """The cells of the table of settings."""
+    table = page.partition("\n| command line | ini")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+
+
+def test_the_table_of_settings():
+    """docs/plugin.md has a row for every setting, in order: its names, its default, a meaning."""
+    found = rows((ROOT / "docs" / "plugin.md").read_text(encoding="utf-8"))
+    assert [row[:4] for row in found] == [[*written(one), default(one)] for one in SETTINGS]
+    assert all(len(row) == 5 and row[4] for row in found)
+
+
+def test_the_short_table_of_settings():
+    """README.md has the most important ones, with their defaults, and says where the others are."""
+    names = {setting.field: setting for setting in SETTINGS}
+    found = rows(README)
+    assert [row[:3] for row in found] == [written(names[field]) for field in IN_THE_README]
+    for row, field in zip(found, IN_THE_README):
+        shown = default(names[field])
+        assert shown == "none" or row[3].endswith(f"(default {shown})")
+    assert "(docs/plugin.md#settings)" in README
 
 
 def test_the_test_in_the_readme_is_an_example():
@@ -69,7 +118,7 @@ def test_nothing_is_left_to_be_filled_in():
 def test_the_outputs_in_the_readme():
     """They have the columns that are printed today."""
     demo, well, unwell, asked, kicked = code("text")
-    assert all(word in demo for word in terminal.lines([DeviceTally("total")])[0].split())
+    assert all(word in demo for word in terminal.table([Sums("total")], False, 80)[0].split())
     assert all(f"board-{name}@" in demo for name in "ab")
     assert all(line[:7] == "ok     " for line in well.splitlines()[1:-1])
     assert [line[21:33].strip() for line in well.splitlines()[1:-1]] == checks_of_the_doctor()
