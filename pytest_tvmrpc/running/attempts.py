@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from .leases import Lessor
     from .verdict import Cause
 
-RERUN = (
-    "rerun"  # the outcome of a phase after which the test runs again; pytest-rerunfailures' word
-)
-_OURS = "rpc."  # the names of our properties begin with this
+RERUN = "rerun"
+"""The outcome of a phase after which the test runs again; the word of pytest-rerunfailures."""
+
+_OURS = "rpc."
+"""The names of our properties begin with this."""
 
 FAULTS = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 """What a project's hook may raise by mistake; ``pytest.exit()`` is meant."""
