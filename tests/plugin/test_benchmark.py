@@ -14,7 +14,6 @@ from typing import Callable
 
 import pytest
 
-import pytest_tvmrpc
 from pytest_tvmrpc.fixtures import benchmark
 
 Run = Callable[..., pytest.RunResult]
@@ -76,7 +75,7 @@ def test_the_table_and_the_result(plain: pytest.Pytester, run: Run) -> None:
 
 def test_a_compiled_kernel(plain: pytest.Pytester, run_apart: Run) -> None:
     """Measured by its name in the module, on the device of its tensors, with enough calls."""
-    kernel = Path(pytest_tvmrpc.__file__).parents[1] / "examples" / "kernels" / "vector_add.c"
+    kernel = Path(__file__).resolve().parents[2] / "examples" / "kernels" / "vector_add.c"
     plain.makepyfile(
         f"""
         import numpy as np
