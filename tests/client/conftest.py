@@ -13,7 +13,7 @@ import pytest
 from pytest_tvmrpc import rpc
 from pytest_tvmrpc.client.session import RPCSession
 from pytest_tvmrpc.errors import CompilerError
-from pytest_tvmrpc.runtime.toolchain import compile_library
+from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 from pytest_tvmrpc.session.channel import SocketChannel
 from pytest_tvmrpc.session.endpoint import Endpoint
 from pytest_tvmrpc.session.environment import Environment
@@ -28,9 +28,10 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library of the function ``vector_add(a, b, c)`` of float32 tensors."""
     output = tmp_path_factory.mktemp("library") / "vector_add.so"
     try:
-        return compile_library(KERNELS / "vector_add.c", output, options=["-std=c99"])
+        find_compiler()
     except CompilerError as error:
         pytest.skip(str(error))
+    return compile_library(KERNELS / "vector_add.c", output, options=["-std=c99"])
 
 
 @pytest.fixture(name="server", scope="module")
