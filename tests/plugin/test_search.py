@@ -129,10 +129,12 @@ def test_places_in_several_queues(
         (device,) = devices(read(plain.path)["test_it"])
         assert device.startswith("b@")
         with farm.ask() as tracker:
-            assert tracker.who().waiting == ()
+            wait_until(lambda: not tracker.who().waiting, "no request is left")
 
 
-def test_any_of_several_free_ones(plain: pytest.Pytester, run: Run) -> None:
+def test_any_of_several_free_ones(
+    plain: pytest.Pytester, run: Run, wait_until: WaitUntil
+) -> None:
     """It takes one device; a key that nobody has is no obstacle, and is named if there is no other.
 
     Nobody else finds a device taken meanwhile that is given back unused.
@@ -141,7 +143,7 @@ def test_any_of_several_free_ones(plain: pytest.Pytester, run: Run) -> None:
     with Farm("a", "b") as farm:
         result = run("--rpc-key=none", *farm.arguments, "--rpc-mode=any", REPORT)
         assert result.parseoutcomes() == {"passed": 1}
-        assert len(farm.free()) == 2
+        wait_until(lambda: len(farm.free()) == 2, "both devices are free")
         unknown = ("--rpc-key=none", "--rpc-key=nil", f"--rpc-tracker={farm.address}")
         result = run(*unknown, "--rpc-mode=any", "--rpc-require")
         assert result.parseoutcomes() == {"infra": 1}
