@@ -132,9 +132,7 @@ def test_places_in_several_queues(
             wait_until(lambda: not tracker.who().waiting, "no request is left")
 
 
-def test_any_of_several_free_ones(
-    plain: pytest.Pytester, run: Run, wait_until: WaitUntil
-) -> None:
+def test_any_of_several_free_ones(plain: pytest.Pytester, run: Run, wait_until: WaitUntil) -> None:
     """It takes one device; a key that nobody has is no obstacle, and is named if there is no other.
 
     Nobody else finds a device taken meanwhile that is given back unused.
