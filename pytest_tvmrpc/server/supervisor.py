@@ -197,11 +197,11 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
+        wakeup_before = signal.set_wakeup_fd(writer)  # first: the handlers drop what comes
         before = {
             number: signal.signal(number, lambda *_: None)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
         }
-        wakeup_before = signal.set_wakeup_fd(writer)
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)  # whoever started us had reasons
         self._wakeup = (reader, writer)
         self.watch(reader, _READ, self._take_signals)

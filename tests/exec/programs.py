@@ -28,7 +28,10 @@ def running(program: str, arguments: Sequence[str]) -> Iterator["subprocess.Pope
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            try:
+                process.wait(10)
+            finally:
+                process.kill()  # or Popen would wait for ever for one that does not end
 
 
 def line_of(process: "subprocess.Popen[str]") -> str:

@@ -36,6 +36,31 @@ def test_it_prints_the_port_that_it_got(program: str, number: int) -> None:
     assert "Traceback" not in output
 
 
+def test_a_signal_while_it_starts(program: str, deadline_s: float) -> None:
+    """It is no less a signal in the moment in which its handler has just been set."""
+    code = f"""
+import os, signal
+
+def set_and_send(number, handler, set=signal.signal):
+    before = set(number, handler)
+    if number == signal.SIGTERM and before == signal.SIG_DFL:
+        os.kill(os.getpid(), number)
+    return before
+
+signal.signal = set_and_send
+from pytest_tvmrpc.exec.{program} import main
+raise SystemExit(main(["--port", "0"]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=deadline_s,
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
 def test_a_wide_bind_warns(program: str) -> None:
     """Who opens it to the network is told what that means; the two lines are of two streams."""
     danger = {
