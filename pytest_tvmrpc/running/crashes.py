@@ -85,6 +85,27 @@ class Ledger:
         return [one for held in tuple(self._open.values()) for one in tuple(held)]
 
 
+class Begun:
+    """The tests that have begun, each until it is known to have crashed; hooks of the controller.
+
+    One that ended stays here: its worker may crash before that is counted as done.
+    """
+
+    def __init__(self) -> None:
+        self._at: dict[str, tuple[float, float]] = {}
+
+    def __contains__(self, nodeid: str) -> bool:
+        return nodeid in self._at
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Note when a test began."""
+        self._at[nodeid] = _now()
+
+    def forget(self, nodeid: str) -> tuple[float, float]:
+        """When it began, by the clock on the wall and for spans; now, if it did not."""
+        return self._at.pop(nodeid, _now())
+
+
 class Crashes:
     """The hooks of the controller around a crash.
 
@@ -92,27 +113,21 @@ class Crashes:
         config: of the controller.
         needs: which tests are remote, and how often they may run again.
         ledger: who has which device.
+        begun: the tests that have begun.
         tell: told of a test before it is run again.
     """
 
-    def __init__(self, config: pytest.Config, needs: Needs, ledger: Ledger, tell: Tell) -> None:
+    def __init__(
+        self, config: pytest.Config, needs: Needs, ledger: Ledger, begun: Begun, tell: Tell
+    ) -> None:
         self._config = config
         self._needs = needs
         self._ledger = ledger
+        self._begun = begun
         self._tell = tell
         self._crashes = 0
         self._earlier: dict[str, Earlier] = {}  # of each test, the attempts that have ended
-        self._began: dict[str, tuple[float, float]] = {}  # by the clock on the wall, and for spans
         self._lost: list[Holding] = []  # by the worker that went down last
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Note when a test began."""
-        began_at, began = time.time(), time.monotonic()
-        self._began[nodeid] = (began_at, began)
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """It ended; its worker is alive."""
-        self._began.pop(nodeid, None)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the attempts of a test that a worker made by itself."""
@@ -161,6 +176,7 @@ class Crashes:
         """
         # A test that asks by request.getfixturevalue() is known by what it has.
         is_remote = crashitem in self._needs.keys or crashitem in [x.nodeid for x in self._lost]
+        began = self._begun.forget(crashitem)
         goes_on = not (is_remote or self._needs.keys) or self._goes_on()
         if not goes_on:  # it would be run after all, or forgotten, according to who has time left
             sched.mark_test_pending = _forget
@@ -175,7 +191,7 @@ class Crashes:
         reruns = self._needs.reruns.get(crashitem, options_of(self._config).reruns)
         if report.outcome == "failed" and now.losses <= reruns and goes_on:
             self._run_again(crashitem, report, sched)
-        self._describe(report, now.attempts)
+        self._describe(report, now.attempts, began)
         return result
 
     def _goes_on(self) -> bool:
@@ -193,12 +209,12 @@ class Crashes:
             return  # some ways of --dist cannot; it stays a failure
         report.outcome = "rerun"  # type: ignore[assignment]  # the word of pytest-rerunfailures
 
-    def _describe(self, report: pytest.TestReport, number: int) -> None:
+    def _describe(self, report: pytest.TestReport, number: int, began: tuple[float, float]) -> None:
         """Complete the message, and add the attempt, as a worker does for tests that end."""
         from ..records import Attempt, RemoteFacts
 
-        now_at, now = time.time(), time.monotonic()
-        started_at, began = self._began.pop(report.nodeid, (now_at, now))
+        now_at, now = _now()
+        started_at, started = began
         devices = [
             RemoteFacts(
                 key=one.key,
@@ -216,13 +232,19 @@ class Crashes:
             number=number,
             verdict="failed" if report.outcome == "failed" else "lost",
             started_at=started_at,
-            duration_s=now - began,
+            duration_s=now - started,
             message=str(report.longrepr),
             devices=devices,
         )
         report.rpc = attempt.to_json()  # type: ignore[attr-defined]
         # As on the reports that a worker makes.
         report.worker_id = report.node.gateway.id  # type: ignore[attr-defined]
+
+
+def _now() -> tuple[float, float]:
+    """By the clock on the wall, and for spans."""
+    now_at = time.time()
+    return now_at, time.monotonic()
 
 
 def _forget(item: str) -> None:

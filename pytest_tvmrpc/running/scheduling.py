@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pytest
 
     from .capacity import Capacity
+    from .crashes import Begun
     from .distribution import Keys
     from .workers import Needs
 
@@ -28,15 +29,19 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
         log: of pytest-xdist.
         needs: which tests ask for which devices.
         capacity: how many there are.
+        begun: the tests that have begun.
     """
 
     collection: list[str] | None
     pending: Any  # a list where it is pytest-xdist's turn, `Waiting` where it is ours
 
-    def __init__(self, config: pytest.Config, log: Any, needs: Needs, capacity: Capacity) -> None:
+    def __init__(
+        self, config: pytest.Config, log: Any, needs: Needs, capacity: Capacity, begun: Begun
+    ) -> None:
         super().__init__(config, log)
         self._needs = needs
         self._capacity = capacity
+        self._begun = begun
         self._keys: list[Keys] = []  # of each test; empty as long as, or if, it is xdist's turn
         self._depths: dict[Any, int] = {}  # of each worker's queue; LEAST until it ran a test
         self._crashed: int | None = None
@@ -94,22 +99,22 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
         """Forget a worker; what it had and did not run is run by others.
 
         Returns:
-            The test that it was running; None if it was between tests.
+            The test that it was running; None if it had begun none of those that it had.
         """
         self._depths.pop(node, None)
         if not self._keys:
             crashed: str | None = super().remove_node(node)
             return crashed
+        assert self.collection is not None
         queued = self.node2pending.pop(node)
-        if not queued:
-            return None
-        self._crashed = queued.pop(0)
+        self._crashed = None
+        if queued and self.collection[queued[0]] in self._begun:
+            self._crashed = queued.pop(0)
         for index in queued:
             self.pending.add(index)
         for other in self.nodes:
             self.check_schedule(other)
-        assert self.collection is not None
-        return self.collection[self._crashed]
+        return None if self._crashed is None else self.collection[self._crashed]
 
     def _fill(self, node: Any, wanted: int) -> None:
         """Give a worker tests until it has as many as wanted."""
@@ -121,6 +126,12 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
             for one in (node, *(other for other in self.nodes if other is not node))
         )
         taken = deal(self.pending, wanted - len(queued), mine, others, self._capacity.devices)
-        if taken:
-            queued.extend(taken)
+        if not taken:
+            return
+        try:
             node.send_runtest_some(taken)
+        except OSError:  # it has crashed, and `remove_node` will be told
+            for index in taken:
+                self.pending.add(index)
+        else:
+            queued.extend(taken)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import execnet
 
     from .capacity import Capacity
+    from .crashes import Begun
     from .events import Event
     from .stack import Reception
 
@@ -119,6 +120,7 @@ class ControllerHooks:
         config: of the controller.
         reception: the address of the run's own tracker, None if another one was named.
         capacity: the devices of the run.
+        begun: the tests that have begun.
     """
 
     def __init__(
@@ -126,8 +128,10 @@ class ControllerHooks:
         config: pytest.Config,
         reception: Callable[[], Reception | None],
         capacity: Capacity,
+        begun: Begun,
     ) -> None:
         self.needs = Needs()
+        self._begun = begun
         self._config = config
         self._reception = reception
         self._capacity = capacity
@@ -159,7 +163,7 @@ class ControllerHooks:
             return None
         from .scheduling import FarmScheduling
 
-        return FarmScheduling(config, log, self.needs, self._capacity)
+        return FarmScheduling(config, log, self.needs, self._capacity, self._begun)
 
     def pytest_sessionfinish(self) -> None:
         """Let the last question to the tracker end."""
@@ -169,9 +173,8 @@ class ControllerHooks:
         """Have every worker know what was tried of a test; later ones are told as they start."""
         event = {"kind": "earlier", "nodeid": nodeid, **earlier._asdict()}
         self._earlier[nodeid] = event
-        for channel in tuple(self._channels.values()):
-            with contextlib.suppress(OSError):  # one that is gone does not run it
-                channel.send(event)
+        for worker in tuple(self._channels):
+            self._send(worker, event)
 
     def _receive(self, worker: str, event: Event) -> None:
         """In a thread of execnet: what a worker said."""
@@ -196,7 +199,14 @@ class ControllerHooks:
         self._answer(worker, answer)
 
     def _answer(self, worker: str, value: object) -> None:
-        self._channels[worker].send({"kind": "answer", "value": value})
+        self._send(worker, {"kind": "answer", "value": value})
+
+    def _send(self, worker: str, event: Event) -> None:
+        """Tell a worker; one that has crashed needs to know nothing."""
+        channel = self._channels.get(worker)
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.send(event)
 
     def _note_key(self, event: Mapping[str, Any]) -> None:
         if event["kind"] == "lease" and event["what"] == "given":
@@ -221,13 +231,15 @@ def register(
         note: told what the user should read at the end.
     """
     from .capacity import Capacity
-    from .crashes import Crashes, Ledger
+    from .crashes import Begun, Crashes, Ledger
     from .unfinished import Unfinished
 
     ledger = Ledger()
     events_of(config).listeners.append(ledger.hear)
-    hooks = ControllerHooks(config, reception, Capacity(options_of(config), ledger))
-    crashes = Crashes(config, hooks.needs, ledger, hooks.tell_earlier)
+    begun = Begun()
+    hooks = ControllerHooks(config, reception, Capacity(options_of(config), ledger), begun)
+    crashes = Crashes(config, hooks.needs, ledger, begun, hooks.tell_earlier)
+    config.pluginmanager.register(begun, "tvmrpc-begun")
     config.pluginmanager.register(hooks, "tvmrpc-controller")
     config.pluginmanager.register(crashes, "tvmrpc-crashes")
     config.pluginmanager.register(Unfinished(hooks.needs, note), "tvmrpc-unfinished")

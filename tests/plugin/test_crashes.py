@@ -204,8 +204,8 @@ def test_other_distributions(
     assert outcome == ("rerun" if can else "failed")
 
 
-def test_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run) -> None:
-    """A worker that dies while it collects is replaced; nothing is reported for any test."""
+def test_a_crash_after_collecting(plain: pytest.Pytester, run_apart: Run) -> None:
+    """A worker that dies before it runs anything, at any moment, is replaced."""
     plain.makeconftest(
         """
         import os, pytest
@@ -216,7 +216,49 @@ def test_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run) -> None:
         """
     )
     plain.makepyfile("def test_a(remote): pass\ndef test_b(remote): pass")
-    run_apart("-n", "2", "--rpc-reruns=1").assert_outcomes(passed=2)
+    result = run_apart("-n", "2", "--rpc-reruns=1")
+    assert result.parseoutcomes() == {"passed": 2}
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["going", "gone"])
+def test_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run, is_gone: bool) -> None:
+    """A worker dies before its first test, or before that is sent: it has crashed in none."""
+    plain.makeconftest(
+        f"""
+        import os, pathlib, time, pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(session):
+            worker = getattr(session.config, "workerinput", {{}}).get("workerid")
+            if worker == "gw1":
+                while not pathlib.Path("end").exists():
+                    time.sleep(0.01)
+                os._exit(9)
+
+        def pytest_configure(config):
+            if hasattr(config, "workerinput"):
+                return
+            from xdist.workermanage import WorkerController
+            send = WorkerController.send_runtest_some
+
+            def send_to_crash(self, indices):
+                if self.gateway.id != "gw1":
+                    return send(self, indices)
+                if {is_gone}:
+                    pathlib.Path("end").touch()
+                    self.gateway._io.popen.wait()
+                try:
+                    send(self, indices)
+                finally:
+                    pathlib.Path("end").touch()
+
+            WorkerController.send_runtest_some = send_to_crash
+        """
+    )
+    plain.makepyfile("def test_a(remote): pass\ndef test_b(remote): pass")
+    result = run_apart("-n", "2", "--rpc-reruns=1")
+    assert result.parseoutcomes() == {"passed": 2}
+    result.stdout.fnmatch_lines(["*replacing crashed worker gw1*"])
 
 
 LIMIT = "--max-worker-restart=1"
