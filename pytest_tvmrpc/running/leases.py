@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ import pytest
 
 from ..errors import DeadlineError, StartError, UnknownKeyError
 from ..records import RemoteFacts
-from .logs import log_of
+from .logs import SessionLog, log_of
 from .selection import Wish, no_key
 from .stack import OPENING_ERRORS, Stack, TooManyError, name_option
 from .trial import Lease, Trial
@@ -104,7 +103,7 @@ class Lessor:
             given.device,
             given.session,
             asked_at,
-            self._log_nbytes(given.session),
+            SessionLog(log_of(self.stack.logs, given.session.peer[1]) if self.stack.logs else ""),
             shared,
         )
         lease.queued_s = time.monotonic() - started - lease.connect_s - _book(trial, missed)
@@ -150,12 +149,13 @@ class Lessor:
         """What was printed so far belongs to the tests before; costs a round trip."""
         from ..errors import RPCError
 
-        lease.log_at = self._log_nbytes(lease.session)
         try:
             with lease.session.hurried(OUTPUT_S):
                 found = lease.session.output(limit=0)
         except RPCError:  # it is over; the test will find out, and say so
+            lease.log.read()
             return
+        lease.log.skip()
         if found is not None:
             lease.output_at = found.end
 
@@ -171,37 +171,16 @@ class Lessor:
             except RPCError:  # it is over now, or it hangs; its server's log may still tell
                 found = None
         if found is None:
-            return self._read_log(lease)
+            content = lease.log.read()
+            return _text(content[-OUTPUT_NBYTES:], max(len(content) - OUTPUT_NBYTES, 0))
         lease.output_at = found.end
-        lease.log_at = self._log_nbytes(session)
+        lease.log.skip()
         return _text(found.content, found.dropped)
 
     def collect_output(self, trial: Trial, lease: Lease) -> None:
         """Keep what an attempt has printed there, if all of that is kept."""
         if self.stack.options.artifacts == "on" and not lease.session.closed:
             trial.output += self.read_output(lease)
-
-    def _read_log(self, lease: Lease) -> str:
-        """The part of the server's log that is new, if the server belongs to the run."""
-        path = self._log(lease.session)
-        if not path:
-            return ""
-        end = os.path.getsize(path)
-        start = max(lease.log_at, end - OUTPUT_NBYTES)
-        with open(path, "rb") as log:
-            log.seek(start)
-            content = log.read(max(end - start, 0))
-        dropped, lease.log_at = start - lease.log_at, end
-        return _text(content, dropped)
-
-    def _log(self, session: RPCSession) -> str:
-        """The log of the session's server, if that belongs to the run."""
-        path = log_of(self.stack.logs, session.peer[1]) if self.stack.logs else ""
-        return path if path and os.path.exists(path) else ""
-
-    def _log_nbytes(self, session: RPCSession) -> int:
-        path = self._log(session)
-        return os.path.getsize(path) if path else 0
 
     def _accepts(self, trial: Trial, key: str, device: str) -> bool:
         mine = [lease.device for lease in self.held if not lease.session.closed]

@@ -1,4 +1,4 @@
-"""The folder with the logs of a run's own tracker and servers. Writes no log itself.
+"""The folder with the logs of a run's own tracker and servers, and what they say. Writes no log.
 
 A run that is killed leaves its folder behind; the next run removes it. That nobody uses a folder is
 seen by its lock, which the kernel takes from a process that has ended.
@@ -16,6 +16,9 @@ import uuid
 
 _OURS = re.compile(r"tvmrpc-[0-9a-f]{32}")
 
+_END = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO finish serving .*\n?")
+"""The server's last line about a session, behind all that this has printed."""
+
 
 def new_name() -> str:
     """The path of a folder that is not there yet."""
@@ -25,6 +28,44 @@ def new_name() -> str:
 def log_of(folder: str, port: int) -> str:
     """Where the output of the server with this port is, in any process of the run."""
     return os.path.join(folder, f"port-{port}.log")
+
+
+class SessionLog:
+    """What a server's log says of one session, which has just begun; nothing if there is no log.
+
+    The next session may be somebody else's, and may begin before this one's part is read.
+
+    Args:
+        path: of the log; empty if the server is not the run's.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._at = 0
+        self._is_read = False
+        self.skip()
+
+    def skip(self) -> None:
+        """Leave out what is there now; the session goes on."""
+        if self._exists():
+            self._at = os.path.getsize(self._path)
+
+    def read(self) -> bytes:
+        """What was not read yet."""
+        if self._is_read or not self._exists():
+            return b""
+        with open(self._path, "rb") as log:
+            log.seek(self._at)
+            content = log.read()  # a server passes on 1 MiB of each session
+        end = _END.search(content)
+        if end is not None:
+            self._is_read = True
+            content = content[: end.end()]
+        self._at += len(content)
+        return content
+
+    def _exists(self) -> bool:
+        return bool(self._path) and os.path.exists(self._path)
 
 
 class LogFolder:

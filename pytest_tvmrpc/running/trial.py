@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..client.session import RPCSession
     from ..options import Options
     from ..session.conversation import Meter
+    from .logs import SessionLog
 
     Emit = Callable[[str, str, str, str], None]
     """Told what happened (asked, given, returned, gave_up), a key, a device, a node id."""
@@ -29,12 +30,18 @@ class Lease:
     Args:
         key, device, session: what was given.
         asked_at: when it was asked for, in seconds since the epoch.
-        log_at: how long the log of its server was, if that is ours.
+        log: what its server's log says of it.
         shared: whether a fixture of wider scope holds it.
     """
 
     def __init__(
-        self, key: str, device: str, session: RPCSession, asked_at: float, log_at: int, shared: bool
+        self,
+        key: str,
+        device: str,
+        session: RPCSession,
+        asked_at: float,
+        log: SessionLog,
+        shared: bool,
     ) -> None:
         self.key = key
         self.device = device
@@ -43,7 +50,7 @@ class Lease:
         self.queued_s = session.queued_s
         self.connect_s = session.connect_s
         self.meter: Meter = session.meter
-        self.log_at = log_at
+        self.log = log
         self.output_at = 0
         self.shared = shared
         self._taken = time.monotonic()

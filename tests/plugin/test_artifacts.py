@@ -11,6 +11,7 @@ import pytest
 
 from pytest_tvmrpc.options import Options
 from pytest_tvmrpc.running import artifacts
+from pytest_tvmrpc.running.logs import SessionLog
 
 from .farms import Farm, last, read
 
@@ -174,6 +175,49 @@ def test_what_the_device_printed(
             "about to hang",
         ]
     )
+
+
+def test_what_the_next_session_printed(plain: pytest.Pytester, run: Run, faults: Path) -> None:
+    """It is not shown for the session that crashed, though the server's log has both."""
+    (plain.path / faults.name).symlink_to(faults)
+    plain.makepyfile(
+        """
+        import pytest
+        from pytest_tvmrpc.errors import SessionCrashedError
+
+        def call(remote, name):
+            remote.upload("faults.so")
+            remote.load_module("faults.so")[name]()
+
+        def test_crash(remote, remote_device):
+            with pytest.raises(SessionCrashedError):
+                call(remote, "crash")
+            call(remote_device("local"), "say")
+            assert 0
+        """
+    )
+    run("--rpc-report=run.jsonl", "--rpc-servers=1").assert_outcomes(failed=1)
+    (test,) = read(plain.path).values()
+    crashed, said = last(test).output.split(" INFO finish serving ")
+    assert crashed.startswith("about to crash\n")
+    assert said.splitlines()[1:] == ["said by the device"]
+
+
+def test_the_log_of_a_session_ends_with_it(tmp_path: Path) -> None:
+    """What comes later is never read, also not if it is asked for again."""
+    path = tmp_path / "log"
+    stamp = "2026-11-20 22:50:28.225 INFO"
+    path.write_text(f"{stamp} finish serving 127.0.0.1:1: session ended\n")
+    log = SessionLog(str(path))
+    with path.open("a") as file:
+        print("first", file=file, flush=True)
+        assert log.read() == b"first\n"
+        print("no new line", end="", file=file)
+        print(stamp, "finish serving 127.0.0.1:2: session ended", file=file)
+        print("of the next", file=file)
+    assert log.read().decode() == f"no new line{stamp} finish serving 127.0.0.1:2: session ended\n"
+    assert log.read() == b""
+    assert SessionLog("").read() == b""
 
 
 def test_what_an_earlier_run_kept_goes(
