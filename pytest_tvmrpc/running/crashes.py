@@ -215,6 +215,9 @@ class Crashes:
 
         now_at, now = _now()
         started_at, started = began
+        # Leases are noted at once, a test's begin only when the controller comes to it.
+        own = [one.given for one in self._lost if one.device and one.nodeid == report.nodeid]
+        started = min([started, *own])
         devices = [
             RemoteFacts(
                 key=one.key,
