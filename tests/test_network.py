@@ -98,6 +98,15 @@ def test_dial_reaches_a_listener():
         assert dial_and_close(port, Deadline(None, "the test"))
 
 
+def test_who_comes_early_has_the_options():
+    """Small packets are sent at once, also to him who waits until somebody accepts him."""
+    with listen(LOOPBACK, 0) as listener, dial(*listener.getsockname(), soon()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
 def dial_and_close(port: int, deadline: Deadline) -> bool:
     with dial(LOOPBACK, port, deadline):
         return True

@@ -215,7 +215,8 @@ class Offering:
             wire.parse_welcome(value)  # trackers that give no orders answer it, too
             return b""
         wire.parse_status(value)
-        if not self.registered and not self._has_introduction_owed():
+        # A later offer of ours may be on its way already: clients can be faster than this answer.
+        if not self.registered and (owed.code == TrackerCode.PUT or not self._has_offer_owed()):
             self.registered = True
             self._pause.reset()
         return b""
@@ -232,8 +233,8 @@ class Offering:
             return self._renew(now)
         return b""
 
-    def _has_introduction_owed(self) -> bool:
-        return any(owed.code in (TrackerCode.UPDATE_INFO, TrackerCode.PUT) for owed in self._owed)
+    def _has_offer_owed(self) -> bool:
+        return any(owed.code == TrackerCode.PUT for owed in self._owed)
 
     def _new_match_key(self) -> str:
         return wire.make_match_key(self.key, self._entropy(8)) if self.key else ""

@@ -90,6 +90,7 @@ class Supervisor:
         self._errands: Set[int] = set()
         self._free_since = time.monotonic()
         self._should_exit = False
+        self._is_warm = False
         self._wakeup = (-1, -1)
         self._tracker: Optional[TrackerLink] = None
         self._proxy: Optional[ProxyLink] = None
@@ -136,12 +137,19 @@ class Supervisor:
         if self._ready is not None:
             ready, self._ready = self._ready, None
             ready()
-            try:
-                if not self._config.no_fork:
-                    preload()
-                self._strays.adopt()
-            except (ImportError, OSError, MemoryError) as error:  # nothing can be opened just now
-                self._report(f"sessions will start slowly: {error}")
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Loads what every session needs, once: when we are ready, or a client is before us."""
+        if self._is_warm:
+            return
+        self._is_warm = True
+        try:
+            if not self._config.no_fork:
+                preload()
+            self._strays.adopt()
+        except (ImportError, OSError, MemoryError) as error:  # nothing can be opened just now
+            self._report(f"sessions will start slowly: {error}")
 
     def report(self, line: str) -> None:
         """Tells whoever watches the server."""
@@ -335,6 +343,7 @@ class Supervisor:
         """Starts the session of a client that has been admitted."""
         connection.setblocking(True)
         directory = output = None
+        self._warm_up()
         try:
             self._strays.adopt()
             directory = make_directory()

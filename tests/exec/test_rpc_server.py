@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import queue
 import re
 import signal
+import struct
 import subprocess
 import sys
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, List
 
 import pytest
 
 from pytest_tvmrpc import network, rpc
+from pytest_tvmrpc.protocol import tracker
+from pytest_tvmrpc.protocol.codes import TrackerCode
 
 from .programs import ENVIRONMENT, line_of, port_of, running
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
 PROGRAM = "pytest_tvmrpc.exec.rpc_server"
@@ -118,6 +124,44 @@ def test_a_daemon_without_streams() -> None:
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(10)
+
+
+def test_clients_before_the_tracker_answers(
+    scripted: Callable[..., ContextManager[Any]], tmp_path: Path, deadline_s: float
+) -> None:
+    """What all sessions need is loaded once, by the server, and not by each of them."""
+    keys: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def talk(connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            connection.sendall(stream.read(4))
+            while head := stream.read(4):
+                code, *message = json.loads(stream.read(*struct.unpack("<i", head)))
+                if code == TrackerCode.UPDATE_INFO:
+                    connection.sendall(tracker.SUCCESS)
+                elif code == TrackerCode.PUT:
+                    keys.put(message[1][1])
+
+    log = tmp_path / "log"
+    arguments = [sys.executable, "-X", "importtime", "-m", PROGRAM, "--port", "0", "--key", "k"]
+    with scripted(talk) as peer, log.open("w") as file, subprocess.Popen(
+        [*arguments, "--tracker", f"127.0.0.1:{peer.port}"],
+        stdout=subprocess.PIPE,
+        stderr=file,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            port = port_of(process)
+            for number in range(3):
+                with rpc.connect("127.0.0.1", port, keys.get(timeout=deadline_s)) as remote:
+                    assert remote.get_function("rpc.test.addone")(number) == number + 1
+        finally:
+            process.terminate()
+            process.wait(deadline_s)
+    lines = log.read_text().splitlines()
+    loaded = [line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")]
+    assert loaded.count("pytest_tvmrpc.session.local") == 1
 
 
 @pytest.mark.parametrize(

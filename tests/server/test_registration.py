@@ -60,6 +60,19 @@ def test_the_first_words() -> None:
     assert registration.registered
 
 
+def test_a_client_is_faster_than_the_answer() -> None:
+    """He has come and gone when the first offer is answered: the tracker knows us all the same."""
+    registration = Registration("board", 19100, entropy=os.urandom)
+    registration.connected(0)
+    registration.received(wire.MAGIC, 0)
+    registration.received(wire.SUCCESS, 0)
+    registration.occupied(0)
+    assert said(registration.offer(0))[0][0] == 3
+    assert not registration.registered
+    registration.received(wire.SUCCESS, 0)
+    assert registration.registered
+
+
 def test_an_address_of_its_own_is_announced() -> None:
     """The address for clients is in the introduction and in each offer."""
     registration = Registration("board", 1, custom_addr="board.example", entropy=os.urandom)
