@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -187,8 +188,8 @@ def listen(
 ) -> socket.socket:
     """A listening socket on the first free port of ``[port, port_end)``; port 0 asks the system.
 
-    With `reuse_addr`, a port whose last connections the kernel still remembers is free. Whoever
-    connects gets `set_stream_options`, also before somebody accepts him.
+    With `reuse_addr`, a port whose last connections the kernel still remembers is free. What it
+    accepts inherits `set_stream_options`, also of those who came before anybody accepts.
 
     Raises:
         ConnectError: no port of the range is free, or the address is not one of this machine.
@@ -203,7 +204,8 @@ def listen(
             if reuse_addr and os.name != "nt":
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, candidate))
-            set_stream_options(listener)
+            with contextlib.suppress(OSError):  # without them, it is slower
+                set_stream_options(listener)
             listener.listen(1024)
             return listener
         except (OSError, OverflowError, TypeError, ValueError) as error:  # of the name, the port

@@ -45,7 +45,7 @@ class Offering:
 
     Attributes:
         match_key: the key with which the next client comes.
-        registered: whether the tracker knows us, and our offer if there is one.
+        registered: whether the tracker knows us, and an offer of ours if there is one.
     """
 
     def __init__(

@@ -88,7 +88,8 @@ class Ledger:
 class Begun:
     """The tests that have begun, each until it is known to have crashed; hooks of the controller.
 
-    One that ended stays here: its worker may crash before that is counted as done.
+    One that ended stays here: its worker may crash before that is counted as done. Of tests with
+    the same node id, all have begun when one has.
     """
 
     def __init__(self) -> None:
@@ -217,7 +218,8 @@ class Crashes:
         started_at, started = began
         # Leases are noted at once, a test's begin only when the controller comes to it.
         own = [one.given for one in self._lost if one.device and one.nodeid == report.nodeid]
-        started = min([started, *own])
+        late_s = started - min([started, *own])
+        started_at, started = started_at - late_s, started - late_s
         devices = [
             RemoteFacts(
                 key=one.key,

@@ -153,9 +153,8 @@ class Lessor:
             with lease.session.hurried(OUTPUT_S):
                 found = lease.session.output(limit=0)
         except RPCError:  # it is over; the test will find out, and say so
-            lease.log.read()
-            return
-        lease.log.skip()
+            found = None
+        lease.log.read()
         if found is not None:
             lease.output_at = found.end
 
@@ -174,7 +173,7 @@ class Lessor:
             content = lease.log.read()
             return _text(content[-OUTPUT_NBYTES:], max(len(content) - OUTPUT_NBYTES, 0))
         lease.output_at = found.end
-        lease.log.skip()
+        lease.log.read()  # the same once more
         return _text(found.content, found.dropped)
 
     def collect_output(self, trial: Trial, lease: Lease) -> None:

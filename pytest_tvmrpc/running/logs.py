@@ -19,6 +19,9 @@ _OURS = re.compile(r"tvmrpc-[0-9a-f]{32}")
 _END = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INFO finish serving .*\n?")
 """The server's last line about a session, behind all that this has printed."""
 
+_MOST_NBYTES = 2 << 20
+"""A server passes on 1 MiB of what a session prints, and says little more about it."""
+
 
 def new_name() -> str:
     """The path of a folder that is not there yet."""
@@ -41,14 +44,8 @@ class SessionLog:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._at = 0
+        self._at = os.path.getsize(path) if self._exists() else 0
         self._is_read = False
-        self.skip()
-
-    def skip(self) -> None:
-        """Leave out what is there now; the session goes on."""
-        if self._exists():
-            self._at = os.path.getsize(self._path)
 
     def read(self) -> bytes:
         """What was not read yet."""
@@ -56,7 +53,7 @@ class SessionLog:
             return b""
         with open(self._path, "rb") as log:
             log.seek(self._at)
-            content = log.read()  # a server passes on 1 MiB of each session
+            content = log.read(_MOST_NBYTES)
         end = _END.search(content)
         if end is not None:
             self._is_read = True

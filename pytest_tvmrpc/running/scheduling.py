@@ -6,6 +6,7 @@ pytest-xdist's own, to the letter.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xdist.scheduler import LoadScheduling
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .crashes import Begun
     from .distribution import Keys
     from .workers import Needs
+
+
+MOST_DEATHS = 3
+"""When so many workers died before this test, which was the next of each, it is the test."""
 
 
 class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no types
@@ -45,6 +50,7 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
         self._keys: list[Keys] = []  # of each test; empty as long as, or if, it is xdist's turn
         self._depths: dict[Any, int] = {}  # of each worker's queue; LEAST until it ran a test
         self._crashed: int | None = None
+        self._deaths: Counter[int] = Counter()  # of workers, by the test that was their next
 
     def schedule(self) -> None:
         """Begin when all workers have collected; later, have a new worker take part."""
@@ -99,7 +105,8 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
         """Forget a worker; what it had and did not run is run by others.
 
         Returns:
-            The test that it was running; None if it had begun none of those that it had.
+            The test that it was running; None if it had begun none of those that it had, unless
+            that one has cost other workers, too: with replacements, the run would never end.
         """
         self._depths.pop(node, None)
         if not self._keys:
@@ -108,13 +115,18 @@ class FarmScheduling(LoadScheduling):  # type: ignore[misc]  # xdist has no type
         assert self.collection is not None
         queued = self.node2pending.pop(node)
         self._crashed = None
-        if queued and self.collection[queued[0]] in self._begun:
+        if queued and (self.collection[queued[0]] in self._begun or self._is_fatal(queued[0])):
             self._crashed = queued.pop(0)
         for index in queued:
             self.pending.add(index)
         for other in self.nodes:
             self.check_schedule(other)
         return None if self._crashed is None else self.collection[self._crashed]
+
+    def _is_fatal(self, index: int) -> bool:
+        """One more worker died before it began this test; whether these are too many."""
+        self._deaths[index] += 1
+        return self._deaths[index] >= MOST_DEATHS
 
     def _fill(self, node: Any, wanted: int) -> None:
         """Give a worker tests until it has as many as wanted."""

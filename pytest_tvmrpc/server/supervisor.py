@@ -140,7 +140,7 @@ class Supervisor:
             self._warm_up()
 
     def _warm_up(self) -> None:
-        """Loads what every session needs, once: when we are ready, or a client is before us."""
+        """Loads what every session needs, once: when we are ready, or for the first client."""
         if self._is_warm:
             return
         self._is_warm = True

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
+
+from pytest_tvmrpc.running.crashes import Begun, Crashes, Holding, Ledger
+from pytest_tvmrpc.running.workers import Needs
 
 from .farms import devices, read
 from .junit_files import case_of
@@ -64,6 +69,19 @@ def workers(plain: pytest.Pytester) -> "list[str]":
 def crashes(plain: pytest.Pytester) -> "list[tuple[str, dict[str, Any]]]":
     """Outcome and attempt of each crash that was reported."""
     return [json.loads(line) for line in (plain.path / "crashes").read_text().splitlines()]
+
+
+def test_a_begin_that_is_noted_late() -> None:
+    """A test that had a device for four seconds has lasted so long, by both clocks."""
+    now_at, now = time.time(), time.monotonic()
+    crashes = Crashes(None, Needs(), Ledger(), Begun(), lambda *_: None)
+    crashes._lost = [Holding("k", "test_a", now_at - 5, "k@board", now_at - 4, now - 4)]
+    node = SimpleNamespace(gateway=SimpleNamespace(id="gw0"))
+    report = SimpleNamespace(nodeid="test_a", outcome="failed", longrepr="it crashed", node=node)
+    crashes._describe(report, 1, (now_at - 1, now - 1))
+    attempt = report.rpc
+    assert attempt["started_at"] == pytest.approx(now_at - 4)
+    assert 4 <= attempt["devices"][0]["held_s"] <= attempt["duration_s"]
 
 
 @pytest.mark.parametrize("crash", [EXIT, KILL], ids=["exit", "kill"])
@@ -231,7 +249,8 @@ def test_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run, is_gone: 
         def pytest_runtestloop(session):
             worker = getattr(session.config, "workerinput", {{}}).get("workerid")
             if worker == "gw1":
-                while not pathlib.Path("end").exists():
+                end = time.monotonic() + 20
+                while not pathlib.Path("end").exists() and time.monotonic() < end:
                     time.sleep(0.01)
                 os._exit(9)
 
@@ -259,6 +278,56 @@ def test_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run, is_gone: 
     result = run_apart("-n", "2", "--rpc-reruns=1")
     assert result.parseoutcomes() == {"passed": 2}
     result.stdout.fnmatch_lines(["*replacing crashed worker gw1*"])
+
+
+@pytest.mark.parametrize(
+    "workers", [("-n", "1"), ("-n", "2"), ("-d", "--tx=2*popen")], ids=["one", "two", "unlimited"]
+)
+def test_a_crash_before_each_test(
+    plain: pytest.Pytester, run_apart: Run, workers: "tuple[str, ...]"
+) -> None:
+    """Replacements that die as well do not go on for ever, and the test is named."""
+    plain.makeconftest(
+        """
+        import os, pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item):
+            if item.name == "test_a":
+                os._exit(9)
+        """
+    )
+    plain.makepyfile("def test_a(remote): pass\ndef test_b(remote): pass")
+    result = run_apart(*workers)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["worker 'gw*' crashed while running '*::test_a'"])
+
+
+def test_no_replacement_for_a_crash_between_tests(plain: pytest.Pytester, run_apart: Run) -> None:
+    """No test is said to have crashed, and a run that could not run all has not passed."""
+    plain.makeconftest(
+        """
+        import os, pytest
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtest_protocol(item):
+            if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+                os._exit(9)
+        """
+    )
+    plain.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(9))
+        def test_a(remote, number): pass
+        """
+    )
+    result = run_apart("-n", "2", "--max-worker-restart=0")
+    outcomes = result.parseoutcomes()
+    assert "failed" not in outcomes
+    assert (result.ret == pytest.ExitCode.OK) == (outcomes["passed"] == 9)
+    result.stdout.fnmatch_lines(["*worker gw1 crashed and worker restarting disabled*"])
 
 
 LIMIT = "--max-worker-restart=1"
