@@ -173,7 +173,7 @@ class Lessor:
             content = lease.log.read()
             return _text(content[-OUTPUT_NBYTES:], max(len(content) - OUTPUT_NBYTES, 0))
         lease.output_at = found.end
-        lease.log.read()  # the same once more
+        lease.log.read()  # what the session has told is in there, too
         return _text(found.content, found.dropped)
 
     def collect_output(self, trial: Trial, lease: Lease) -> None:
