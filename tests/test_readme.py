@@ -76,6 +76,15 @@ def rows(page):
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
 
 
+def test_what_is_installed_along():
+    """What the package is made for comes with it; extras of before are still there."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^dependencies = \[(.*)\]$", project, flags=re.MULTILINE)
+    names = set(re.findall(r'"([\w-]+)', line))
+    assert names == {"cloudpickle", "filelock", "numpy", "pytest", "pytest-xdist"}
+    assert re.findall(r"^(xdist|closures) = \[\]", project, flags=re.MULTILINE)
+
+
 def test_the_table_of_settings():
     """docs/plugin.md has a row for every setting, in order: its names, its default, a meaning."""
     found = rows((ROOT / "docs" / "plugin.md").read_text(encoding="utf-8"))

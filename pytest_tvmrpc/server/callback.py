@@ -24,7 +24,7 @@ def write(callback: Callable[[], object]) -> IO[bytes]:
     except ImportError:
         raise StartError(
             "server_init_callback needs cloudpickle, which takes the function to the server's "
-            "process; pip install 'pytest-tvmrpc[closures]'"
+            "process; pip install cloudpickle"
         ) from None
     module = sys.modules.get(getattr(callback, "__module__", None) or "")
     by_value = module is not None and not _is_importable(module.__name__)
