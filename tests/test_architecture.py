@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pytest_tvmrpc"
 LAYERS = [
     {"errors", "dlpack", "__init__"},
     {"protocol", "runtime", "network"},
-    {"session", "background"},
+    {"session", "arguments", "background"},
     {"client", "server", "tracker", "proxy", "native"},
     {"rpc"},
     {"settings", "records", "wording"},
@@ -42,7 +42,7 @@ PYTEST_SIDE = {
 STACK = set().union(*LAYERS[1:5])
 
 ON_A_BOARD = {
-    *("__init__", "errors", "dlpack", "network", "background"),
+    *("__init__", "errors", "dlpack", "network", "arguments", "background"),
     *("protocol", "runtime", "session", "server"),
 }
 """Runs on a bare Python 3.8; so do the programs in exec/."""
@@ -57,6 +57,7 @@ FORBIDDEN = {
     "runtime": {"socket", "selectors", "asyncio", "logging", "multiprocessing"},
     "network": HEAVY | {"threading"},
     "session": {"asyncio", "multiprocessing", "concurrent", "subprocess"},
+    "arguments": HEAVY | {"threading"},
     "background": HEAVY | {"threading"},
     "client": {"asyncio", "multiprocessing", "concurrent", "threading"},
     "server": HEAVY | {"threading"},

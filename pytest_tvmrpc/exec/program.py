@@ -5,38 +5,30 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from typing import Optional
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from .. import background, network
+from ..arguments import add_arguments
 from .console import help_formatter, print_line, program_name
+
+if TYPE_CHECKING:
+    from ..arguments import Argument
 
 _MAX_LINE = 1000
 """Characters; what select() says about a pipe holds for 4096 bytes."""
 
 
 def listening_parser(
-    name: str, port: int, *, description: str, epilog: Optional[str] = None
+    name: str, rows: Sequence[Argument], *, description: str, epilog: Optional[str] = None
 ) -> argparse.ArgumentParser:
-    """A parser of the options that all of them have; `port` is the first that is tried."""
+    """A parser of what a program that listens can be told, and of what all of them are told."""
     parser = argparse.ArgumentParser(
         prog=program_name(name),
         formatter_class=help_formatter,
         description=description,
         epilog=epilog,
     )
-    parser.add_argument(
-        "--host",
-        default=network.LOOPBACK,
-        help="the address to listen on (default: %(default)s, this machine only)",
-    )
-    parser.add_argument(
-        "--port", type=int, default=port, help="the first port to try; 0: any that is free"
-    )
-    parser.add_argument(
-        "--port-end", type=int, default=9199, help="the port behind the last one to try"
-    )
-    parser.add_argument("--silent", action="store_true", help="print errors only")
-    parser.add_argument("--no-reuse-addr", action="store_true", help=argparse.SUPPRESS)
+    add_arguments(parser, rows)
     background.add_options(parser)
     return parser
 
@@ -49,8 +41,9 @@ def open_listener(options: argparse.Namespace) -> socket.socket:
     """
     if options.listen_fd is not None:
         return socket.socket(fileno=options.listen_fd)
-    reuse_addr = not options.no_reuse_addr
-    return network.listen(options.host, options.port, options.port_end, reuse_addr=reuse_addr)
+    return network.listen(
+        options.host, options.port, options.port_end, reuse_addr=options.reuse_addr
+    )
 
 
 def log_to_stderr(options: argparse.Namespace) -> None:

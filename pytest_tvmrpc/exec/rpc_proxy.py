@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
-from .. import background, network
+from .. import background
+from ..arguments import settings
 from ..errors import RPCError
+from ..proxy.launch import ARGUMENTS
 from .console import print_address
 from .program import listening_parser, log_to_stderr, open_listener
 
+if TYPE_CHECKING:
+    import argparse
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = listening_parser(
+    return listening_parser(
         "rpc_proxy",
-        9090,
+        ARGUMENTS,
         description="Brings together clients and servers that cannot connect to one another, but "
         "both to this machine. Servers connect with --through-proxy.",
     )
-    parser.add_argument("--web-port", type=int, default=0, help="only 0: there are no web sockets")
-    parser.add_argument(
-        "--example-rpc", default="", metavar="", help="not supported: it needs web sockets"
-    )
-    parser.add_argument(
-        "--tracker", default="", metavar="HOST:PORT", help="the tracker to offer the servers to"
-    )
-    for side, partner in (("client", "server"), ("server", "client")):
-        parser.add_argument(
-            f"--timeout-{side}",
-            type=_seconds,
-            default=600.0,
-            metavar="SECONDS",
-            help=f"how long a {side} waits for its {partner} (default: %(default)g)",
-        )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no time to wait; expected seconds above 0")
-    return seconds
 
 
 def _refusal(options: argparse.Namespace) -> str:
@@ -61,7 +42,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = _parser().parse_args(arguments)
     refusal = _refusal(options)
     try:
-        tracker = network.parse_address(options.tracker) if options.tracker else None
+        tracker = settings(ARGUMENTS, vars(options))["tracker"]
     except ValueError as error:
         refusal = str(error)
     if refusal:

@@ -5,75 +5,34 @@ Runs on a bare Python 3.8 and newer, from a plain copy of the package's folder.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from typing import Callable, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Optional, Sequence
 
 from .. import background, network
 from ..errors import RPCError, StartError
 from ..server import libraries
-from ..server.config import ServerConfig
+from ..server.config import ARGUMENTS, configure
 from ..server.directory import check_directories
 from ..server.supervisor import Supervisor
 from .console import print_address, print_line
 from .program import listening_parser, open_listener
 
+if TYPE_CHECKING:
+    import argparse
+
+    from ..server.config import ServerConfig
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = listening_parser(
+    return listening_parser(
         "rpc_server",
-        9090,
+        ARGUMENTS,
         description="Serves this machine's devices to tests that run elsewhere, one session after "
         "the other, each in a process and a directory of its own.",
         epilog="Whoever reaches the port can run code on this machine. A board that belongs to a "
         "farm: --host 0.0.0.0 --tracker FARM:9190 --key jetson",
-    )
-    parser.add_argument("--tracker", metavar="HOST:PORT", help="the tracker to offer the device to")
-    parser.add_argument("--key", default="", help="what kind of device this is, e.g. jetson")
-    parser.add_argument(
-        "--custom-addr",
-        metavar="HOST",
-        help="the address that the tracker gives to clients, if not the one it sees",
-    )
-    _add_more(parser)
-    parser.add_argument("--callback-fd", type=int, default=None, help=argparse.SUPPRESS)
-    return parser
-
-
-def _add_more(parser: argparse.ArgumentParser) -> None:
-    """How clients come, what a session is made of, and how long things may last."""
-    parser.add_argument(
-        "--through-proxy",
-        action="store_true",
-        help="--host and --port are a proxy's: wait there for clients, and listen on nothing; "
-        "the tracker is the proxy's business then",
-    )
-    parser.add_argument(
-        "--load-library",
-        metavar="PATHS",
-        help="shared libraries that every session has from its start; with colons between them",
-    )
-    parser.add_argument(
-        "--no-fork",
-        action="store_true",
-        help="a new interpreter for each session, for libraries that do not work in a fork",
-    )
-    parser.add_argument(
-        "--idle-timeout",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="how long a client may ask nothing until its session is ended; 0: for ever "
-        "(default: %(default)g)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="end by itself when no client has come for so long (default: never)",
     )
 
 
@@ -82,13 +41,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = _parser().parse_args(arguments)
     _open_standard_streams()
     try:
-        config = _config(options)
+        config = configure(vars(options))
     except ValueError as error:
         background.refuse(options.ready_fd, str(error))
         return 2
     report = _ignore if options.silent else _report
     try:
-        _prepare(config, options.callback_fd, report)
+        _prepare(config, report)
         listener = None if config.is_proxy else open_listener(options)
     except (RPCError, OSError) as error:
         background.refuse(options.ready_fd, str(error))
@@ -117,28 +76,7 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _config(options: argparse.Namespace) -> ServerConfig:
-    config = ServerConfig(
-        host=options.host,
-        port=options.port,
-        port_end=options.port_end,
-        key=options.key,
-        tracker=network.parse_address(options.tracker) if options.tracker else None,
-        custom_addr=options.custom_addr,
-        is_proxy=options.through_proxy,
-        libraries=libraries.split(options.load_library),
-        no_fork=options.no_fork,
-        callback_fd=options.callback_fd if options.no_fork else None,
-        idle_s=options.idle_timeout,
-        unused_s=options.timeout,
-    )
-    config.check()
-    return config
-
-
-def _prepare(
-    config: ServerConfig, callback_fd: Optional[int], report: Callable[[str], None]
-) -> None:
+def _prepare(config: ServerConfig, report: Callable[[str], None]) -> None:
     """What can be known before the first client comes, is found out now.
 
     Raises:
@@ -157,16 +95,16 @@ def _prepare(
         report(warning)
     if config.libraries:
         libraries.check(config.libraries)
-    if callback_fd is not None and not config.no_fork:
+    if config.callback_fd is not None and not config.no_fork:
         from ..server.callback import call
 
         try:
-            call(callback_fd)
+            call(config.callback_fd)
         except Exception as error:  # the user's; it is the reason why there is no server
             raise StartError(
                 f"server_init_callback raised {type(error).__name__}: {error}"
             ) from error
-        os.close(callback_fd)
+        os.close(config.callback_fd)
 
 
 def _report(line: str) -> None:

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING, Optional, Sequence
 
 from .. import background
 from ..errors import RPCError
 from ..protocol import tracker as wire
+from ..tracker.launch import ARGUMENTS
 from .console import print_address
 from .program import listening_parser, log_to_stderr, open_listener
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def _parser() -> argparse.ArgumentParser:
     description = "Keeps track of which devices are free and who waits for one."
-    parser = listening_parser("rpc_tracker", 9190, description=description)
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="end by itself when nobody was connected for so long (default: never)",
-    )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no time to wait; expected seconds, or 0")
-    return seconds
+    return listening_parser("rpc_tracker", ARGUMENTS, description=description)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

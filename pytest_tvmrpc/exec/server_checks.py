@@ -7,7 +7,7 @@ import os
 import socket
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Tuple
 
 from .. import network
 from ..client.session import RPCSession
@@ -46,12 +46,6 @@ _TRIALS: Tuple[Tuple[str, Tuple[Any, ...], Any], ...] = (
 TVM's server in C++ has the last one only."""
 
 _DIALECTS = {"ffi": "that of TVM 0.21 and later", "legacy": "that of TVM 0.8 to 0.20"}
-
-
-class _Address(NamedTuple):
-    host: str
-    port: int
-    match_key: str
 
 
 class ServerChecks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
+from ..arguments import Argument, command_line, listening, seconds, tracker_to
 from ..background import Program, RunningProgram, check_supported
-from ..network import LOOPBACK, format_address
+from ..network import LOOPBACK
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +19,24 @@ _SUPPORTED = {
     "resource_files": (None, _NO_WEB),
 }
 """TVM's arguments that can have one value only, and what to do instead."""
+
+ARGUMENTS = (
+    *listening(9090),
+    Argument("web_port", "only 0: there are no web sockets", 0, int),
+    Argument("example_rpc", "not supported: it needs web sockets", "", metavar=""),
+    tracker_to("the tracker to offer the servers to"),
+    *(
+        Argument(
+            f"timeout_{side}",
+            f"how long a {side} waits for its {partner} (default: %(default)g)",
+            600.0,
+            seconds,
+            "SECONDS",
+        )
+        for side, partner in (("client", "server"), ("server", "client"))
+    ),
+)
+"""What a proxy can be told."""
 
 
 class Proxy(RunningProgram):
@@ -66,12 +85,8 @@ class Proxy(RunningProgram):
         listener: Optional[socket.socket] = None,
         log: Union[int, IO[Any], None] = None,
     ) -> None:
-        given = {"web_port": web_port, "index_page": index_page, "resource_files": resource_files}
-        check_supported(given, _SUPPORTED)
-        arguments = ["--host", host, "--port", str(port), "--port-end", str(port_end)]
-        arguments += ["--timeout-client", str(timeout_client)]
-        arguments += ["--timeout-server", str(timeout_server)]
-        if tracker_addr is not None:
-            arguments += ["--tracker", format_address(*tracker_addr)]
-        program = Program("pytest_tvmrpc.exec.rpc_proxy", arguments, listener=listener, log=log)
+        given = dict(locals())  # by the names that the rows have for them
+        check_supported({name: given[name] for name in _SUPPORTED}, _SUPPORTED)
+        line = command_line(ARGUMENTS, given)
+        program = Program("pytest_tvmrpc.exec.rpc_proxy", line, listener=listener, log=log)
         super().__init__(program, host if listener is None else listener.getsockname()[0])

@@ -1,11 +1,18 @@
-"""ServerConfig: every setting of a server, with its default. Reads nothing, checks everything."""
+"""Every setting of a server: its type and default, and the row with its option and keyword.
+
+Checks everything, reads nothing. The parser of the program, the arguments of `launch.Server` and
+the command line between the two are made of the rows.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
+from .. import arguments
+from ..arguments import Argument
 from ..network import LOOPBACK
+from .libraries import split
 
 
 class ServerConfig(NamedTuple):
@@ -25,7 +32,8 @@ class ServerConfig(NamedTuple):
         is_proxy: host and port are a proxy's, at which this server waits for its clients.
         libraries: shared libraries that every session has from its start.
         no_fork: every session has an interpreter of its own, instead of a fork.
-        callback_fd: the file with the function to be called first in each of these.
+        callback_fd: the file with the function to be called first: in the server, or with
+            `no_fork` in each session's interpreter.
         idle_s: how long a client may ask nothing; 0 for any time.
         unused_s: how long no client may come before the server ends by itself; 0 for any time.
         output_nbytes: how much of what a session prints is passed on.
@@ -77,3 +85,71 @@ class ServerConfig(NamedTuple):
         for name, limit_s in (("idle timeout", self.idle_s), ("timeout", self.unused_s)):
             if not 0 <= limit_s < math.inf:
                 raise ValueError(f"the {name} {limit_s} is no time in seconds; 0 is for no limit")
+
+
+_DEFAULTS = ServerConfig._field_defaults
+
+ARGUMENTS = (
+    *arguments.listening(_DEFAULTS["port"]),
+    arguments.tracker_to("the tracker to offer the device to"),
+    Argument("key", "what kind of device this is, e.g. jetson", _DEFAULTS["key"]),
+    Argument(
+        "custom_addr",
+        "the address that the tracker gives to clients, if not the one it sees",
+        metavar="HOST",
+    ),
+    Argument(
+        "is_proxy",
+        "--host and --port are a proxy's: wait there for clients, and listen on nothing; "
+        "the tracker is the proxy's business then",
+        default=_DEFAULTS["is_proxy"],
+        option="--through-proxy",
+    ),
+    Argument(
+        "load_library",
+        "shared libraries that every session has from its start; with colons between them",
+        metavar="PATHS",
+        field="libraries",
+        setting=split,
+        text=":".join,
+    ),
+    Argument(
+        "no_fork",
+        "a new interpreter for each session, for libraries that do not work in a fork",
+        default=_DEFAULTS["no_fork"],
+    ),
+    Argument(
+        "idle_timeout",
+        "how long a client may ask nothing until its session is ended; 0: for ever "
+        "(default: %(default)g)",
+        _DEFAULTS["idle_s"],
+        float,
+        "SECONDS",
+        field="idle_s",
+    ),
+    Argument(
+        "timeout",
+        "end by itself when no client has come for so long (default: never)",
+        _DEFAULTS["unused_s"],
+        float,
+        "SECONDS",
+        field="unused_s",
+        setting=lambda limit_s: limit_s or 0.0,
+    ),
+    Argument("callback_fd", None, kind=int),
+)
+"""What a server can be told from outside; the other settings have no option."""
+
+
+def configure(given: Mapping[str, Any]) -> ServerConfig:
+    """The settings, of what was given by keyword: in Python, or on the command line.
+
+    Raises:
+        ValueError: they cannot work.
+    """
+    found = arguments.settings(ARGUMENTS, given)
+    config = ServerConfig(
+        **{name: value for name, value in found.items() if name in ServerConfig._fields}
+    )
+    config.check()
+    return config

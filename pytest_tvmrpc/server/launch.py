@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import IO, Any, Callable, List, Optional, Sequence, Tuple, Union
 
+from ..arguments import command_line
 from ..background import Program, RunningProgram
-from ..network import LOOPBACK, format_address
+from ..network import LOOPBACK
 from .callback import write
-from .config import ServerConfig
-from .libraries import split
+from .config import ARGUMENTS, configure
 
 
 class Server(RunningProgram):
@@ -72,39 +72,10 @@ class Server(RunningProgram):
         log: Union[int, IO[Any], None] = None,
         idle_timeout: float = 3600.0,
     ) -> None:
-        config = ServerConfig(
-            host=host,
-            port=port,
-            port_end=port_end,
-            key=key,
-            tracker=tracker_addr,
-            custom_addr=custom_addr,
-            is_proxy=is_proxy,
-            libraries=split(load_library),
-            no_fork=no_fork,
-            idle_s=idle_timeout,
-            unused_s=timeout or 0.0,
-        )
-        config.check()
-        arguments = _arguments(config)
-        arguments += ["--silent"] if silent else []
-        arguments += [] if reuse_addr else ["--no-reuse-addr"]
-        super().__init__(_start(arguments, server_init_callback, log), host)
-
-
-def _arguments(config: ServerConfig) -> List[str]:
-    """The command line that says the same."""
-    return [
-        *("--host", config.host, "--port", str(config.port), "--port-end", str(config.port_end)),
-        *([f"--key={config.key}"] if config.key else []),
-        *(["--tracker", format_address(*config.tracker)] if config.tracker else []),
-        *(["--custom-addr", config.custom_addr] if config.custom_addr else []),
-        *(["--through-proxy"] if config.is_proxy else []),
-        *(["--load-library", ":".join(config.libraries)] if config.libraries else []),
-        *(["--no-fork"] if config.no_fork else []),
-        *("--idle-timeout", repr(float(config.idle_s))),
-        *("--timeout", repr(float(config.unused_s))),
-    ]
+        given = dict(locals())  # by the names that the rows have for them
+        configure(given)  # what cannot work is refused here
+        line = command_line(ARGUMENTS, given)
+        super().__init__(_start(line, server_init_callback, log), host)
 
 
 def _start(

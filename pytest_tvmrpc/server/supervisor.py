@@ -48,7 +48,6 @@ _FAIR_S = 0.05
 """What a client that means well has for its first words, however many others come."""
 
 _READ = select.POLLIN
-_WRITE = select.POLLOUT
 _GONE = getattr(select, "POLLRDHUP", 0)
 """The client has closed its side; without it (macOS) only a read would tell."""
 
@@ -388,7 +387,7 @@ class Supervisor:
             config.send_s,
             config.idle_s,
             config.libraries,
-            config.callback_fd,
+            config.callback_fd if config.no_fork else None,
         )
         shared_fd = -1
         serve: Serve = functools.partial(serve_session, plan=plan)

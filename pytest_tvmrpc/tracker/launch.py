@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, Optional, Union
 
+from ..arguments import Argument, command_line, listening, seconds_or_none
 from ..background import Program, RunningProgram
 from ..network import LOOPBACK
 
 if TYPE_CHECKING:
     import socket
+
+ARGUMENTS = (
+    *listening(9190),
+    Argument(
+        "timeout",
+        "end by itself when nobody was connected for so long (default: never)",
+        0.0,
+        seconds_or_none,
+        "SECONDS",
+    ),
+)
+"""What a tracker can be told."""
 
 
 class Tracker(RunningProgram):
@@ -49,10 +62,7 @@ class Tracker(RunningProgram):
         listener: Optional[socket.socket] = None,
         log: Union[int, IO[Any], None] = None,
     ) -> None:
-        arguments = ["--host", host, "--port", str(port), "--port-end", str(port_end)]
-        arguments += ["--silent"] if silent else []
-        arguments += [] if reuse_addr else ["--no-reuse-addr"]
-        arguments += ["--timeout", repr(float(timeout))] if timeout else []
-        program = Program("pytest_tvmrpc.exec.rpc_tracker", arguments, listener=listener, log=log)
+        line = command_line(ARGUMENTS, dict(locals()))  # by the names that the rows have for them
+        program = Program("pytest_tvmrpc.exec.rpc_tracker", line, listener=listener, log=log)
         super().__init__(program, host if listener is None else listener.getsockname()[0])
         self.stop_key: str = program.announced["stop_key"]

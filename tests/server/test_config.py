@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 from typing import Any
 
 import pytest
 
-from pytest_tvmrpc.server.config import ServerConfig
+from pytest_tvmrpc.arguments import add_arguments, command_line
+from pytest_tvmrpc.server.config import ARGUMENTS, ServerConfig, configure
+from pytest_tvmrpc.server.launch import Server
 
 
 def test_defaults() -> None:
@@ -53,3 +57,54 @@ def test_what_cannot_be(settings: Any, message: str) -> None:
     """Is refused with what would do."""
     with pytest.raises(ValueError, match=message):
         ServerConfig(**settings).check()
+
+
+def test_each_setting_is_said_once() -> None:
+    """Each row is a setting, and an argument of `Server` unless it is for ourselves."""
+    keywords = {row.keyword for row in ARGUMENTS}
+    not_on_a_command_line = {"self", "server_init_callback", "log"}
+    assert set(inspect.signature(Server.__init__).parameters) - not_on_a_command_line == (
+        keywords - {"callback_fd"}
+    )
+    of_the_program = {"silent", "reuse_addr"}
+    assert {row.name for row in ARGUMENTS} - of_the_program <= set(ServerConfig._fields)
+    assert {row.keyword for row in ARGUMENTS if row.name not in ServerConfig._fields} == (
+        of_the_program
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"host": "", "port": 0, "port_end": 1, "silent": True, "reuse_addr": False},
+        {"tracker_addr": ("::1", 9190), "key": "-k", "custom_addr": "--host"},
+        {"is_proxy": True, "key": "k"},
+        {"load_library": ["/a.so", "b.so"], "no_fork": True},
+        {"load_library": "/a.so:b.so", "idle_timeout": 0, "timeout": 1e-7},
+        {"load_library": None, "custom_addr": None, "timeout": None, "tracker_addr": None},
+    ],
+    ids=repr,
+)
+def test_the_command_line_says_the_same(given: Any) -> None:
+    """The settings are those of the keywords, after their way through the program's parser."""
+    line = command_line(ARGUMENTS, given)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, ARGUMENTS)
+    options = parser.parse_args(line)
+    assert configure(vars(options)) == configure(given)
+    assert options.silent is given.get("silent", False)
+    assert options.reuse_addr is given.get("reuse_addr", True)
+
+
+def test_what_holds_anyway_is_not_said() -> None:
+    """The command line of a server with nothing special is short."""
+    assert command_line(ARGUMENTS, {}) == []
+    assert command_line(ARGUMENTS, {"port": 9091, "silent": True}) == ["--port=9091", "--silent"]
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:", "host:0", "host:http"])
+def test_an_address_that_is_none(address: str) -> None:
+    """Is refused with an example, whether it is an option's value or an argument."""
+    with pytest.raises(ValueError, match="expected HOST:PORT, for example"):
+        configure({"tracker_addr": address, "key": "k"})

@@ -1,0 +1,161 @@
+"""What a program of ours can be told, as rows: its parser and its command line come from them.
+
+Knows no program, and starts none.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from .network import LOOPBACK, format_address, parse_address
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+class Argument(NamedTuple):
+    """One thing that a program can be told.
+
+    Attributes:
+        keyword: its name where the program is started from Python.
+        help: what ``--help`` says of it; None: nothing, it is for ourselves.
+        default: what holds if nothing is said; with a `bool`, the option takes no value and says
+            the opposite.
+        kind: makes a value of an option's text; a ValueError ends the program with its usage.
+        metavar: what stands for the value in ``--help``.
+        option: its option, if that is not the keyword.
+        field: its name among the program's settings, if that is not the keyword.
+        setting: makes the program's setting of what was given, in Python or as an option's value.
+            Raises ValueError.
+        text: makes an option's text of a setting.
+    """
+
+    keyword: str
+    help: Optional[str]
+    default: Any = None
+    kind: Callable[[str], Any] = str
+    metavar: Optional[str] = None
+    option: str = ""
+    field: str = ""
+    setting: Callable[[Any], Any] = _as_it_is
+    text: Callable[[Any], str] = str
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return self.option or "--" + self.keyword.replace("_", "-")
+
+    @property
+    def name(self) -> str:
+        """The name among the settings."""
+        return self.field or self.keyword
+
+
+def seconds(text: str) -> float:
+    """A time to wait, as the `kind` of a row."""
+    return _seconds(text, "seconds above 0", is_possible=lambda limit_s: 0 < limit_s < 1e9)
+
+
+def seconds_or_none(text: str) -> float:
+    """The same, or 0 for no limit."""
+    return _seconds(text, "seconds, or 0", is_possible=lambda limit_s: 0 <= limit_s < 1e9)
+
+
+def _seconds(text: str, expected: str, is_possible: Callable[[float], bool]) -> float:
+    import argparse
+
+    limit_s = float(text)
+    if not is_possible(limit_s):
+        raise argparse.ArgumentTypeError(f"{text} is no time to wait; expected {expected}")
+    return limit_s
+
+
+def listening(port: int) -> Tuple[Argument, ...]:
+    """What each program that listens can be told; `port` is the first that it tries."""
+    return (
+        Argument(
+            "host", "the address to listen on (default: %(default)s, this machine only)", LOOPBACK
+        ),
+        Argument("port", "the first port to try; 0: any that is free", port, int),
+        Argument("port_end", "the port behind the last one to try", 9199, int),
+        Argument("silent", "print errors only", default=False),
+        Argument("reuse_addr", None, default=True, option="--no-reuse-addr"),
+    )
+
+
+def tracker_to(help: str) -> Argument:
+    """The address of a tracker, for those that offer something to one."""
+    return Argument(
+        "tracker_addr",
+        help,
+        metavar="HOST:PORT",
+        option="--tracker",
+        field="tracker",
+        setting=_address,
+        text=lambda address: format_address(*address),
+    )
+
+
+def _address(given: Any) -> Optional[Tuple[str, int]]:
+    if given and isinstance(given, str):
+        return parse_address(given)
+    return given or None
+
+
+def add_arguments(parser: argparse.ArgumentParser, rows: Sequence[Argument]) -> None:
+    """Gives a parser the options of the rows; what it reads has the names of their keywords."""
+    import argparse
+
+    for row in rows:
+        text = argparse.SUPPRESS if row.help is None else row.help
+        if isinstance(row.default, bool):
+            action = "store_false" if row.default else "store_true"
+            parser.add_argument(row.flag, dest=row.keyword, action=action, help=text)
+        else:
+            parser.add_argument(
+                row.flag,
+                dest=row.keyword,
+                type=row.kind,
+                default=row.default,
+                metavar=row.metavar,
+                help=text,
+            )
+
+
+def settings(rows: Sequence[Argument], given: Mapping[str, Any]) -> Dict[str, Any]:
+    """The settings that the rows make of what was given by keyword; other keywords are left out.
+
+    Raises:
+        ValueError: what was given cannot be a setting.
+    """
+    return {row.name: row.setting(given[row.keyword]) for row in rows if row.keyword in given}
+
+
+def command_line(rows: Sequence[Argument], given: Mapping[str, Any]) -> List[str]:
+    """The options that say what was given by keyword; what holds anyway is not said.
+
+    Raises: as `settings`.
+    """
+    options: List[str] = []
+    for row in rows:
+        value = row.setting(given.get(row.keyword, row.default))
+        if isinstance(row.default, bool):
+            options += [row.flag] if bool(value) != row.default else []
+        elif value != row.default and (value or row.default):  # an empty one is none
+            options.append(f"{row.flag}={row.text(value)}")
+    return options
