@@ -172,7 +172,8 @@ class RPCSession:
     def load_module(self, path: Union[str, "os.PathLike[str]"]) -> RemoteModule:
         """Loads a library that was uploaded.
 
-        What lacks but the linking (``.o``, ``.tar``, ``.c``) is linked by the server's compiler.
+        What lacks but the linking (``.o``, ``.tar``, ``.c``, ``.cc``, ``.cpp``, ``.cxx``) is linked
+        by the server's compiler.
 
         Args:
             path: its name on the server, as `upload` was told or chose it.

@@ -189,7 +189,7 @@ LOADERS: Dict[str, str] = dict.fromkeys(
 )
 """What loads a file, by its format: ``module:callable``, imported when it is needed."""
 
-LINKED = ("o", "tar", "c")
+LINKED = ("o", "tar", "c", "cc", "cpp", "cxx")
 """Formats of what is a library but for the linking."""
 
 
@@ -197,8 +197,9 @@ def load_module(path: Union[str, os.PathLike[str]], fmt: str = "") -> Module:
     """Load a file of functions.
 
     Args:
-        path: the file. An object file, C source or archive of such (``.o``, ``.c``, ``.tar``) is
-            linked first, into a library of the same name with ``.so`` behind it.
+        path: the file. An object file (``.o``), a source of C or C++ (``.c``, ``.cc``, ``.cpp``,
+            ``.cxx``) or an archive of such (``.tar``) is linked first, into a library of the same
+            name with ``.so`` behind it.
         fmt: its format when the file's suffix does not say it: ``so``, ``dll``, ``dylib``.
             Further formats: a global function ``ffi.Module.load_from_file.FORMAT`` that takes
             the path.

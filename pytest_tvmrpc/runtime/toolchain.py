@@ -1,4 +1,4 @@
-"""Finding a C compiler, and making a shared library of sources or objects. Loads none of them."""
+"""Finding a compiler of C or C++; making shared libraries of sources and objects. Loads none."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import IO, Dict, List, Optional, Sequence, Tuple, Union
 from ..errors import CompilerError, LibraryError
 from . import elf
 
-__all__ = ["compile_library", "find_compiler", "link_library"]
+__all__ = ["SOURCES", "compile_library", "find_compiler", "include_dir", "link_library"]
 
 COMPILERS = ("gcc", "clang", "cc", "g++", "clang++", "c++")
 """What is looked for in PATH, in this order, when no variable names a compiler."""
+
+SOURCES = ("c", "cc", "cpp", "cxx")
+"""Suffixes of what is compiled; all but the first are C++."""
 
 LINKERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 """Likewise when object files are among the input: they may be of C++. The order is TVM's."""
@@ -35,8 +38,8 @@ def find_compiler(*, has_objects: bool = False) -> List[str]:
     The environment variables ``CC`` and ``CXX`` decide; they may hold options (``ccache gcc``).
 
     Args:
-        has_objects: whether it is to link object files, which a C++ compiler does more surely:
-            then ``CXX`` is looked at first, as TVM does.
+        has_objects: whether its input is more than C: C++, or object files, which may be of C++.
+            A C++ compiler is looked for first then, and ``CXX`` first, as TVM does.
 
     Raises:
         CompilerError: there is none; the message says what was looked for.
@@ -74,6 +77,11 @@ def _words(variable: str) -> List[str]:
         ) from None
 
 
+def include_dir() -> str:
+    """The folder of ``kernel.h``, which has what a kernel in C or C++ needs."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
+
+
 def compile_library(
     sources: Union[Path, Sequence[Path]],
     output: Path,
@@ -82,7 +90,7 @@ def compile_library(
     compiler: Union[str, Sequence[str], None] = None,
     folder: Optional[Path] = None,
 ) -> str:
-    """Compile and link C sources into a shared library.
+    """Compile and link sources of C and C++ into a shared library; they find ``kernel.h``.
 
     Args:
         sources: one file, or several; object files and archives may be among them.
@@ -108,6 +116,8 @@ def compile_library(
     made = f"{target}.{os.getpid()}.part"
     is_cxx = "++" in os.path.basename(command[0])
     command += ["-shared", "-fPIC", "-O2", "-o", _as_file(made), *_inputs(names, is_cxx), *options]
+    if any(_suffix(name)[1:] in SOURCES for name in names):
+        command += ["-I", include_dir()]  # behind the user's own, which come first
     try:
         code, said, more = _run(command, folder)
         if code != 0 or not os.path.exists(made):
@@ -126,8 +136,8 @@ def link_library(
     """Make a shared library, to be loaded here, of what lacks but the linking.
 
     Args:
-        path: an object file (``.o``), a C source (``.c``), or an archive of such (``.tar``, also
-            compressed by gzip).
+        path: an object file (``.o``), a source of C or C++ (``.c``, ``.cc``, ``.cpp``, ``.cxx``),
+            or an archive of such (``.tar``, also compressed by gzip).
         output: the library to write; by default the input's path with ``.so`` behind it.
         kind: the suffix that counts, when the file has another one.
         folder: in which the compiler works, and an archive is unpacked; the system's for
@@ -172,7 +182,7 @@ def link_library(
         return compile_library(files, target, options=["-lm"], compiler=compiler, folder=own)
 
 
-_COMPILED = frozenset((".o", ".obj", ".a", ".c", ".cc", ".cpp", ".cxx", ".s", ".S"))
+_COMPILED = frozenset((".o", ".obj", ".a", ".s", ".S", *("." + kind for kind in SOURCES)))
 """What a compiler makes something of; an archive may hold other files besides."""
 
 

@@ -126,7 +126,10 @@ def test_time_evaluator_of_what_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("kernel.py", r"no loader for \.py files; expected \.so.*, \.o, \.tar, \.c;"),
+        (
+            "kernel.py",
+            r"no loader for \.py files; expected \.so.*, \.o, \.tar, \.c, \.cc, \.cpp, \.cxx;",
+        ),
         ("kernel", "no loader for files without a suffix"),
         ("kernel.tar.gz", r"no loader for \.gz files"),
     ],

@@ -422,6 +422,23 @@ def test_linked_on_the_device(remote: rpc.RPCSession, tmp_path: Path, kind: str)
     assert remote.listdir() == f"again.so,{path.name},{path.name}.so"
 
 
+@pytest.mark.parametrize("suffix", ["c", "cc", "cpp", "cxx"])
+def test_sources_with_kernel_h(remote: rpc.RPCSession, suffix: str) -> None:
+    """The header is there, on a board as well, and C++ is compiled as such."""
+    try:
+        compiler = find_compiler(has_objects=suffix != "c")
+    except CompilerError as error:
+        pytest.skip(str(error))
+    if suffix != "c" and "++" not in compiler[0]:
+        pytest.skip("no C++ compiler")
+    body = "return return_int(result, num_args);"
+    if suffix != "c":
+        body = "auto count = [=] { return num_args; }; return return_int(result, count());"
+    text = f'#include "kernel.h"\nKERNEL(count) {{ (void)self, (void)args; {body} }}\n'
+    remote.upload(text.encode(), f"kernel.{suffix}")
+    assert remote.load_module(f"kernel.{suffix}")["count"](1, 2, 3) == 3
+
+
 def test_sources_that_are_refused(remote: rpc.RPCSession, build: Build, tmp_path: Path) -> None:
     """The compiler's first words come with the error, and nothing is left of its work."""
     build("number")
