@@ -7,8 +7,10 @@ device.
 from __future__ import annotations
 
 import enum
+import itertools
+import operator
 import re
-from typing import Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 ALIGNMENT = 64
 """Bytes; TVM's kAllocAlignment. Compiled code may load vectors on the strength of it."""
@@ -330,3 +332,86 @@ def tensor_nbytes(shape: Tuple[int, ...], dtype: DataType) -> int:
     if dtype.bits == 1 and dtype.code == DataTypeCode.UINT and dtype.lanes == 1:
         return count
     return (count * dtype.bits * dtype.lanes + 7) // 8
+
+
+MAX_NDIM = 64
+"""Axes of a tensor; NumPy has no more either, and a peer's number may not fill our memory."""
+
+_END = 1 << 63  # of what int64 counts
+
+
+def checked_shape(shape: Any, dtype: Optional[DataType] = None) -> Tuple[int, ...]:
+    """The lengths of a tensor's axes as plain ints, if there can be such a tensor.
+
+    Every shape comes through here where it enters, whoever gives it: what is no shape is an error
+    at that place, and nothing is rounded or read as a number that is none.
+
+    Args:
+        shape: integers, or one integer for a tensor of one axis. What has ``__index__`` is an
+            integer, such as NumPy's; a bool, a float, or a text is none.
+        dtype: the element type; with it, the size of all elements together is checked, too.
+
+    Raises:
+        TypeError: the shape is no sequence, or an element is no integer.
+        ValueError: a length is negative, there are over `MAX_NDIM` of them, the elements have
+            2**63 bits or more, or the element type has no size (``void``).
+    """
+    lengths = shape if type(shape) is tuple else _sequence_of(shape)
+    if len(lengths) > MAX_NDIM:
+        raise ValueError(f"a tensor of more than {MAX_NDIM} dimensions; 0 to {MAX_NDIM} can be")
+    for length in lengths:
+        if type(length) is not int:
+            lengths = tuple(_length_of(each, shape) for each in lengths)
+            break
+    size = 8 if dtype is None else dtype.bits * dtype.lanes
+    if not size:
+        raise ValueError(f"there are no tensors of {dtype}: its elements have no size")
+    for length in lengths:
+        if length > 0:  # a length of 0 hides no others: strides are products without it
+            size *= length
+        elif length < 0:
+            raise ValueError(
+                f"a tensor cannot have the shape {_shown(lengths)}: lengths are 0 or more"
+            )
+    if size >= _END:
+        raise ValueError(
+            f"a tensor of shape {_shown(lengths)} and type {dtype or 'uint8'} is beyond any "
+            "memory: its elements have 2**63 bits or more"
+        )
+    return lengths
+
+
+def _sequence_of(shape: Any) -> Tuple[Any, ...]:
+    """The elements of a shape that is no plain tuple."""
+    if hasattr(shape, "__index__") and getattr(shape, "ndim", 0) == 0:
+        return (shape,)
+    if isinstance(shape, (str, bytes, bytearray, dict, set, frozenset)) or not hasattr(
+        shape, "__iter__"
+    ):
+        raise TypeError(
+            f"a shape is a sequence of integers or one integer, not {type(shape).__name__} "
+            f"{_shown(shape)}"
+        )
+    return tuple(itertools.islice(shape, MAX_NDIM + 1))
+
+
+def _length_of(length: Any, shape: Any) -> int:
+    """One element of a shape as a plain int."""
+    if not isinstance(length, bool):
+        try:
+            return operator.index(length)
+        except TypeError:
+            pass
+    raise TypeError(
+        f"the lengths of a shape are integers; {_shown(length)} in {_shown(shape)} is of type "
+        f"{type(length).__name__}"
+    )
+
+
+def _shown(value: object) -> str:
+    """A value in a message: not all of a long one."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of over 4,300 digits has no text (Python 3.11)
+        text = f"({type(value).__name__})"
+    return text if len(text) <= 200 else text[:200] + "..."

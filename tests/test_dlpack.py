@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 import sys
@@ -17,6 +18,7 @@ from pytest_tvmrpc.dlpack import (
     DeviceType,
     OpaquePointer,
     TensorRecord,
+    checked_shape,
     from_legacy,
     tensor_nbytes,
     to_legacy,
@@ -233,3 +235,85 @@ def test_codes_of_values() -> None:
     expected += ["OBJECT", "MODULE", "FUNCTION", "STR", "BYTES", "NDARRAY", "OBJECT_RVALUE_REF"]
     assert [code.name for code in ArgTypeCode] == [*expected, "BOOL"]
     assert [int(code) for code in ArgTypeCode] == list(range(16))
+
+
+SHAPES = [  # given, meant
+    ((2, 3), (2, 3)),
+    ([2, 3], (2, 3)),
+    (range(2), (0, 1)),
+    (iter([2, 3]), (2, 3)),
+    (5, (5,)),
+    ((), ()),
+    ((0, 7), (0, 7)),
+    ((2**59,), (2**59,)),
+]
+
+
+@pytest.mark.parametrize(("given", "meant"), SHAPES)
+def test_shapes(given, meant):
+    """Any sequence of integers, or one; plain ints come of it."""
+    shape = checked_shape(given)
+    assert shape == meant
+    assert {type(length) for length in shape} <= {int}
+
+
+def test_integers_of_numpy_are_lengths():
+    """Each of its integer types, as a scalar and in an array; plain ints come of them."""
+    numpy = pytest.importorskip("numpy")
+    for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        kind = numpy.dtype(name).type
+        for given in ((kind(2), 3), numpy.array([2, 3], name), [numpy.array(2, name), 3]):
+            assert checked_shape(given) == (2, 3)
+            assert {type(length) for length in checked_shape(given)} == {int}
+        assert checked_shape(kind(4)) == checked_shape(numpy.array(4, name)) == (4,)
+    for given in ([numpy.float32(2)], [numpy.bool_(True)], [numpy.array([2])], numpy.ones(2)):
+        with pytest.raises(TypeError, match="lengths of a shape are integers"):
+            checked_shape(given)
+
+
+NO_SHAPES = [
+    *("23", "", b"23", bytearray(b"23"), {2: 3}, {2, 3}, None, 2.5, object()),
+    *((2.5,), (2.0,), ("2",), (True,), [None], ((2, 3),), (b"2",), [2, 3j]),
+]
+
+
+@pytest.mark.parametrize("given", NO_SHAPES, ids=repr)
+def test_what_is_no_shape(given):
+    """Nothing is rounded, and no text or truth is a number; the message shows what was given."""
+    with pytest.raises(TypeError, match="shape") as refused:
+        checked_shape(given)
+    assert type(given).__name__ in str(refused.value) or "lengths" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype", "message"),
+    [
+        ((-1,), None, "lengths are 0 or more"),
+        ((0, -1), None, "lengths are 0 or more"),
+        ((-(2**63), 2), "int8", "lengths are 0 or more"),
+        ((2**63,), None, "beyond any memory"),
+        ((2**64, 0), None, "beyond any memory"),
+        ((2**60,), None, "beyond any memory"),
+        ((2**58,), "float32", "beyond any memory"),
+        ((2**40, 2**40), "int8", "beyond any memory"),
+        ((0, 2**40, 2**40), "int8", "beyond any memory"),
+        ((10**5000,), None, "beyond any memory"),
+        ((-(10**5000),), None, "lengths are 0 or more"),
+        ((1,) * 65, None, "more than 64 dimensions"),
+        (itertools.repeat(1), None, "more than 64 dimensions"),
+        ((3,), "void", "no tensors of void"),
+    ],
+    ids=itertools.count(),
+)
+def test_shapes_that_cannot_be(given, dtype, message):
+    """Negative, too large alone or together, too many: an error, without a tensor being tried."""
+    with pytest.raises(ValueError, match=message) as refused:
+        checked_shape(given, None if dtype is None else DataType(dtype))
+    assert len(str(refused.value)) < 500
+
+
+def test_largest_shapes():
+    """The limits themselves are within."""
+    assert checked_shape((2**60 - 1,)) == (2**60 - 1,)
+    assert checked_shape((2**63 - 1,), DataType.of(1, 1)) == (2**63 - 1,)
+    assert len(checked_shape((1,) * 64)) == 64

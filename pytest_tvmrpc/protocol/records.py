@@ -9,9 +9,16 @@ from __future__ import annotations
 import struct
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
-from ..dlpack import DataType, DataTypeCode, Device, TensorRecord, from_legacy, to_legacy
+from ..dlpack import (
+    MAX_NDIM,
+    DataType,
+    DataTypeCode,
+    Device,
+    TensorRecord,
+    from_legacy,
+    to_legacy,
+)
 from ..errors import LocalProtocolError, RemoteProtocolError
-from .values import MAX_NDIM
 
 Buffer = Union[bytes, bytearray, memoryview]
 

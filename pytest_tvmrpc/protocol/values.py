@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 MAX_VALUES = 4096
 """Values in one packed sequence. TVM's largest real calls have a few hundred arguments."""
 
-MAX_NDIM = 64
-"""Dimensions of one tensor. DLPack sets no limit; NumPy's is 64."""
-
 LARGE = 64 * 1024
 """Bytes from which a byte string is sent and received apart, without being copied."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
 
 from .. import dlpack
-from ..dlpack import DataType, OpaquePointer, TensorRecord, tensor_nbytes
+from ..dlpack import DataType, OpaquePointer, TensorRecord, checked_shape, tensor_nbytes
 from ..errors import RPCError
 from .arrays import (
     array_of,
@@ -205,12 +206,14 @@ class Tensor:
         """The same memory under another shape or type, or a part of it.
 
         Raises:
-            ValueError: it would reach beyond this tensor.
+            ValueError: it would reach beyond this tensor, or there can be no such shape.
+            TypeError: the shape or the offset is not of integers.
         """
-        lengths = _shape_of(shape)
         data_type = self.data_type if dtype is None else data_type_of(dtype)
+        lengths = checked_shape(shape, data_type)
         nbytes = tensor_nbytes(lengths, data_type)
-        if min(lengths, default=0) < 0 or not 0 <= relative_byte_offset <= self.nbytes - nbytes:
+        relative_byte_offset = operator.index(relative_byte_offset)
+        if not 0 <= relative_byte_offset <= self.nbytes - nbytes:
             raise ValueError(
                 f"a view of shape {lengths} and type {data_type} at byte {relative_byte_offset} "
                 f"takes {nbytes} bytes; the tensor being viewed has {self.nbytes} "
@@ -305,10 +308,12 @@ def empty(
         mem_scope: the device's name for a special kind of memory.
 
     Raises:
-        ValueError: TVM has no such element type.
+        TypeError: a length is no integer.
+        ValueError: no tensor can have this shape, or TVM has no such element type.
         DeviceError: the device is not there, or has not so much memory.
     """
-    return _allocated(_shape_of(shape), data_type_of(dtype), device or _CPU, mem_scope)
+    data_type = data_type_of(dtype)
+    return _allocated(checked_shape(shape, data_type), data_type, device or _CPU, mem_scope)
 
 
 def numpyasarray(np_data: Array) -> Tensor:
@@ -387,7 +392,3 @@ def _describer() -> Callable[[Tensor], Tuple[bytearray, int]]:
     from .device.cpu import describe
 
     return describe
-
-
-def _shape_of(shape: Union[int, Iterable[int]]) -> Tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(map(int, shape))

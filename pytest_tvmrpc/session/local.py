@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..dlpack import DataType, Device, DeviceType, OpaquePointer, TensorRecord
+from ..dlpack import DataType, Device, DeviceType, OpaquePointer, TensorRecord, checked_shape
 from ..errors import DeviceError, LocalProtocolError
 from ..protocol.values import (
     ByteSource,
@@ -263,6 +263,7 @@ class LocalSession:
         self, device: Any, shape: Any, dtype: DataType, scope: Optional[str], chosen: int = 0
     ) -> int:
         place = self._place(device)
+        shape = checked_shape(shape, dtype)
         if dtype.bits % 8:
             # TVM up to 0.20 takes whole bytes for each element, and its clients read them all.
             shape, dtype = (*shape, dtype.itemsize), _BYTE

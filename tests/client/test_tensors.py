@@ -151,6 +151,14 @@ def test_copies_between_kinds_of_devices(inside: Inside, monkeypatch: pytest.Mon
     assert kinds == [(1, 12), (12, 1), (1, 4), (4, 1)]
 
 
+@pytest.mark.parametrize("shape", [(-1,), (2**62, 4), "23", (2.5,), (1,) * 65])
+def test_shapes_that_cannot_be(remote: rpc.RPCSession, shape: Any) -> None:
+    """An error at the line that gives the shape; the calls after it go on."""
+    with pytest.raises((TypeError, ValueError)):
+        runtime.empty(shape, "float32", remote.cpu(0))
+    assert remote.get_function("rpc.test.addone")(1) == 2
+
+
 def test_views(remote: rpc.RPCSession) -> None:
     """A view at an offset reads and writes there; TVM's goes to the start of the memory."""
     array = np.arange(24, dtype="float32")

@@ -7,10 +7,9 @@ from typing import Dict, List, Tuple
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord
+from pytest_tvmrpc.dlpack import MAX_NDIM, DataType, Device, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.records import decode_record, encode_record, known_record
-from pytest_tvmrpc.protocol.values import MAX_NDIM
 
 FLOAT32 = DataType("float32")
 

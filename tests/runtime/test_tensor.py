@@ -292,13 +292,31 @@ def test_view_of_another_type():
     assert tensor._create_view((2,), "uint32").numpy().tolist() == [0x3F800000, 0x40000000]
 
 
-@pytest.mark.parametrize(
-    ("shape", "offset"), [((5,), 0), ((4,), 1), ((1,), -4), ((1,), 16), ((-1,), 0), ((-1, -1), 0)]
-)
+@pytest.mark.parametrize(("shape", "offset"), [((5,), 0), ((4,), 1), ((1,), -4), ((1,), 16)])
 def test_view_may_not_reach_beyond(shape, offset):
     """A view of more than the tensor has is refused, also of a view's own part."""
     with pytest.raises(ValueError, match="the tensor being viewed has 16"):
         runtime.empty((4,))._create_view(shape, relative_byte_offset=offset)
+
+
+@pytest.mark.parametrize("shape", ["23", (2.5,), (True,), b"23", None, (-1,), (2**62, 2**62)])
+def test_shapes_are_checked_where_they_enter(shape, elsewhere):
+    """Of new tensors, here and elsewhere, and of views: an error at that line, nothing is made."""
+    for device in (runtime.cpu(), elsewhere):
+        with pytest.raises((TypeError, ValueError), match="shape"):
+            runtime.empty(shape, "float32", device)
+    with pytest.raises((TypeError, ValueError), match="shape"):
+        runtime.empty((4,))._create_view(shape)
+    assert not elsewhere.store.blocks
+
+
+@pytest.mark.parametrize("offset", [1.5, "0", None])
+def test_offsets_are_integers(offset):
+    """Nothing is rounded; NumPy's integers count."""
+    tensor = runtime.empty((4,), "uint8")
+    with pytest.raises(TypeError):
+        tensor._create_view((1,), relative_byte_offset=offset)
+    assert tensor._create_view((1,), relative_byte_offset=np.uint8(3)).byte_offset == 3
 
 
 def test_copies_take_the_shortest_way(elsewhere):

@@ -321,6 +321,17 @@ def test_small_elements_have_room_for_old_clients(
         session.memory(record, nbytes + 1)
 
 
+@pytest.mark.parametrize("nbytes", [-1, 2.0, "8", True, 2**61, None])
+def test_sizes_that_cannot_be(session: LocalSession, nbytes: Any) -> None:
+    """Whatever a client asks for: an error of that request, and no memory is made."""
+    with pytest.raises((TypeError, ValueError), match=r"shape"):
+        session.alloc(CPU, nbytes, 64, FLOAT)
+    with pytest.raises((TypeError, ValueError), match=r"shape"):
+        session.alloc_tensor(TensorRecord(0, CPU, (nbytes,), FLOAT), None)
+    assert not session._kinds
+    assert session.handles.get(session.alloc(CPU, 8, 64, FLOAT)).nbytes == 8
+
+
 def test_devices_do_not_fill_memory(session: LocalSession) -> None:
     """A client that names any number of them is remembered a few."""
     for number in range(1000):

@@ -90,8 +90,6 @@ class CPUDevice:
                 "Device does not support allocate data space with specified memory scope: "
                 + mem_scope
             )
-        if shape and min(shape) < 0:
-            raise DeviceError(f"a tensor cannot have the shape {shape}: lengths are 0 or more")
         return allocate(tensor_nbytes(shape, dtype))
 
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
