@@ -24,6 +24,7 @@ from .fields import (
     no_such_result,
     no_such_text,
     no_such_value,
+    nul_in_text,
     read_device,
     read_dtype,
     read_float,
@@ -81,22 +82,22 @@ def _encode_int(value: int) -> bytes:
 
 
 def _encode_text(value: str) -> bytes:
-    try:
-        text = value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise no_such_text(value) from None
-    if b"\0" in text:  # as a raw string it would end there, at a peer in C
-        return _OBJECT.pack(TypeIndex.STR, TypeIndex.STR, len(text)) + text
+    text = _utf8(value)
+    if b"\0" in text:  # as an object it would be whole, but TVM 0.21 does not know its index
+        raise nul_in_text(value)
     return _HANDLE.pack(TypeIndex.RAW_STR, len(text)) + text
 
 
-def _bytes_head(nbytes: int) -> bytes:
-    index = TypeIndex.SMALL_BYTES if nbytes <= 7 else TypeIndex.BYTES
-    return _OBJECT.pack(index, TypeIndex.BYTES, nbytes)
+def _utf8(value: str) -> bytes:
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise no_such_text(value) from None
 
 
 def _encode_bytes(value: Buffer) -> bytes:
-    return _bytes_head(len(value)) + value
+    """As 0.21 sends them: of the forms of bytes, the one that the servers of all versions read."""
+    return _HANDLE.pack(TypeIndex.BYTE_ARRAY_PTR, len(value)) + value
 
 
 _ENCODERS: Dict[type, Callable[[Any], bytes]] = {
@@ -138,14 +139,14 @@ def encode_values(
             encoder = _ENCODERS.get(type(value))
         if encoder is not None:
             if encoder is _encode_bytes and len(value) >= LARGE:
-                pieces.append(_bytes_head(len(value)))
+                pieces.append(_HANDLE.pack(TypeIndex.BYTE_ARRAY_PTR, len(value)))
                 buffers += (b"".join(pieces), memoryview(value))
                 pieces = []
             else:
                 pieces.append(encoder(value))
         elif isinstance(value, memoryview):
             flat = value.cast("B")
-            pieces.append(_bytes_head(len(flat)))
+            pieces.append(_HANDLE.pack(TypeIndex.BYTE_ARRAY_PTR, len(flat)))
             buffers += (b"".join(pieces), flat)
             pieces = []
         else:
@@ -216,6 +217,10 @@ def _result_values(value: Any) -> bytes:
     encoder = _ENCODERS.get(kind)
     if encoder is None:
         raise no_such_result(value)
+    if kind is str and "\0" in value:  # which only an object keeps
+        text = _utf8(value)
+        head = _OBJECT.pack(TypeIndex.STR, TypeIndex.STR, len(text))
+        return b"\2\0\0\0" + _INT.pack(1, TypeIndex.STR) + head + text
     encoded = encoder(value)
     if kind is str:
         index = TypeIndex.SMALL_STR if len(encoded) - _HANDLE.size <= 7 else TypeIndex.STR

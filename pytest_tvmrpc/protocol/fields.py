@@ -39,6 +39,13 @@ def no_such_text(value: str) -> LocalProtocolError:
     )
 
 
+def nul_in_text(value: str) -> LocalProtocolError:
+    """The error for a text that would lose its end at a peer."""
+    return LocalProtocolError(
+        f"{value[:80]!r} cannot be sent: TVM ends a text at its first NUL; send it as bytes"
+    )
+
+
 def no_such_value(value: Any) -> LocalProtocolError:
     """The error for an argument of a type that no packet can hold."""
     return LocalProtocolError(

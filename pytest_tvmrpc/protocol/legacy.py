@@ -12,7 +12,7 @@ import struct
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..dlpack import DataType, DataTypeCode, Device, OpaquePointer, TensorRecord, from_legacy
-from ..errors import LocalProtocolError, RemoteProtocolError
+from ..errors import RemoteProtocolError
 from .codes import LEGACY_OBJECT_REF, ArgTypeCode, RPCCode
 from .fields import (
     INT64,
@@ -23,6 +23,7 @@ from .fields import (
     no_such_result,
     no_such_text,
     no_such_value,
+    nul_in_text,
     read_device,
     read_dtype,
     read_float,
@@ -83,10 +84,7 @@ def _encode_text(value: str) -> bytes:
     except UnicodeEncodeError:
         raise no_such_text(value) from None
     if b"\0" in text:
-        raise LocalProtocolError(
-            f"{value[:80]!r} cannot be sent to TVM 0.8 to 0.20, which ends a text at its first "
-            "NUL; send it as bytes"
-        )
+        raise nul_in_text(value)
     return _U64.pack(len(text)) + text
 
 
