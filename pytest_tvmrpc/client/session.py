@@ -249,7 +249,11 @@ class RPCSession:
             meter.upload_s += meter.call_s - before_s
 
     def remove(self, path: str) -> None:
-        """Removes a file from the session's directory; one that is not there is no error."""
+        """Removes a file or an empty directory from the session's directory.
+
+        As with TVM's server, nothing is said when there is nothing to remove; what lies outside of
+        the directory stays.
+        """
         self.call_server("remove", path)
 
     def listdir(self, path: str = ".") -> str:

@@ -123,10 +123,29 @@ class Environment:
             return file.read()
 
     def remove(self, name: str) -> None:
-        """Removes a file; one that is not there is no error, as in TVM. Of a link, only itself."""
-        self.workpath(name)
-        path = os.path.join(self.directory, name)
-        if os.path.lexists(path):
+        """Removes a file or an empty directory; of a link, only itself.
+
+        TVM's tuners remove whatever they may have uploaded, by any path, and then their directory.
+        So it is no error, as in TVM, if there is no such file or if a directory is not empty; and
+        what lies outside, or is the directory itself, stays without an error, other than in TVM.
+
+        Raises:
+            ValueError: the name is no text.
+            OSError: the file is there, and the system does not let it go.
+        """
+        if not isinstance(name, str):
+            raise _no_name(name)
+        folder, last = os.path.split(os.path.join(self.directory, name.rstrip("/")))
+        if last in ("", ".", "..") or "\0" in name:
+            return
+        folder = os.path.realpath(folder)
+        if not (folder + os.sep).startswith(self.directory + os.sep):
+            return
+        path = os.path.join(folder, last)
+        if os.path.isdir(path) and not os.path.islink(path):
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(path)
+        elif os.path.lexists(path):
             os.unlink(path)
 
     def _what_is_here(self) -> str:
@@ -300,7 +319,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def _check_name(name: Any) -> None:
     """Refuses what cannot be the name of a file, or should not be."""
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{name!r} is no name of a file; expected one such as 'kernel.so'")
+        raise _no_name(name)
     odd = sorted(_ODD.intersection(name))
     if odd:
         raise ValueError(
@@ -313,6 +332,10 @@ def _check_name(name: Any) -> None:
             f"{name[:40]!r}... is too long; expected at most {MAX_NAME} bytes, and {MAX_PART} "
             "between slashes; give it a shorter name"
         )
+
+
+def _no_name(name: Any) -> ValueError:
+    return ValueError(f"{name!r} is no name of a file; expected one such as 'kernel.so'")
 
 
 def _suffix(path: str) -> str:

@@ -74,11 +74,10 @@ def _remote(server: Any, wait_until: WaitUntil) -> Iterator[rpc.RPCSession]:
         "a/../../x",
         "out/x",
         "n" * 4096,
-        "a\0b",
         "a\nb",
         "; rm -rf /tmp/x",
     ],
-    ids=["up", "absolute", "tmp", "up and down", "link", "4096", "nul", "newline", "rm"],
+    ids=["up", "absolute", "tmp", "up and down", "link", "4096", "newline", "rm"],
 )
 @pytest.mark.parametrize("nbytes", [3, 300_000])
 def test_names(
@@ -91,7 +90,6 @@ def test_names(
     for act in (
         lambda: remote.upload(bytes(nbytes), name),
         lambda: remote.download(name),
-        lambda: remote.remove(name),
         lambda: remote.load_module(name),
         lambda: remote.download_linked_module(name),
         lambda: remote.listdir(name),
@@ -99,6 +97,7 @@ def test_names(
         with pytest.raises(ValueError, match=r"leads outside|is no name|is too long") as caught:
             act()
         assert isinstance(caught.value, RemoteError)
+    remote.remove(name)
     assert set(folder.parent.iterdir()) == around
     assert list(tmp_path.iterdir()) == []
     assert os.listdir(folder) == ["out"]

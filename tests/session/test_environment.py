@@ -20,7 +20,7 @@ from pytest_tvmrpc.runtime.profiling import BenchmarkResult, Timing
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 from pytest_tvmrpc.session.environment import Environment
 
-OUTSIDE = ["../x", "../../x", "a/../../x", "/etc/x", "/", "..", "link/x", "link", "sub/../../x"]
+OUTSIDE = ["../x", "../../x", "a/../../x", "/etc/x", "/", "..", "link/x", "sub/../../x", "link"]
 NO_NAMES = ["a\0b", "\0", "../session-next-door/x"]
 ODD_NAMES = [
     "; rm -rf .",
@@ -53,7 +53,7 @@ def everything(folder: Path) -> Set[str]:
     "name", OUTSIDE + NO_NAMES + ODD_NAMES + TOO_LONG, ids=lambda name: name[:9]
 )
 @pytest.mark.parametrize(
-    "verb", ["upload", "download", "remove", "load_module", "download_linked_module", "listdir"]
+    "verb", ["upload", "download", "load_module", "download_linked_module", "listdir"]
 )
 def test_names_that_are_refused(
     environment: Environment, folder: Path, verb: str, name: str
@@ -166,9 +166,48 @@ def test_removal(environment: Environment, folder: Path) -> None:
     (folder / "inner").symlink_to("real")
     environment.remove("inner")
     assert environment.listdir() == "link,real"
-    (folder / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        environment.remove("folder")
+
+
+def test_removal_of_directories(environment: Environment, folder: Path) -> None:
+    """An empty one goes; one that is not stays, as do the session's own and what is in it."""
+    environment.upload("full/a", b"abc")
+    (folder / "empty").mkdir()
+    before = everything(folder)
+    for name in ("", ".", "./", "/", "full", "full/", "full/.", "full/..", "..", str(folder)):
+        environment.remove(name)
+        assert everything(folder) == before
+    environment.remove("empty")
+    assert everything(folder) == before - {"empty"}
+
+
+@pytest.mark.parametrize(
+    "name", [*OUTSIDE[:-1], *NO_NAMES, *ODD_NAMES, *TOO_LONG], ids=lambda name: name[:9]
+)
+def test_removal_of_what_cannot_be_there(environment: Environment, folder: Path, name: str) -> None:
+    """What lies outside, by whatever way, or could have no such name: no error, nothing touched."""
+    (folder.parent / "x").write_text("precious")
+    before = everything(folder.parent)
+    environment.remove(name)
+    assert everything(folder.parent) == before
+    assert (folder.parent / "x").read_text() == "precious"
+
+
+def test_removal_by_a_path(environment: Environment, folder: Path) -> None:
+    """The path that ``workpath`` gave is the file's; that of another directory is nobody's."""
+    environment.upload("a", b"abc")
+    environment.remove(environment.workpath("a"))
+    assert not (folder / "a").exists()
+    (folder.parent / "a").write_text("precious")
+    environment.remove(str(folder.parent / "a"))
+    environment.remove(str(folder / ".." / "a"))
+    assert (folder.parent / "a").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [None, 5, b"bytes"])
+def test_removal_of_no_text(environment: Environment, name: Any) -> None:
+    """A name that is no text is an error, as everywhere."""
+    with pytest.raises(ValueError, match="is no name"):
+        environment.remove(name)
 
 
 def test_a_full_disk(environment: Environment, folder: Path) -> None:
