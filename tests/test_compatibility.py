@@ -47,6 +47,7 @@ READER = _reader()
 PAGE = READER.tables(TEXT)
 PARAMETERS: Dict[str, List[Any]] = READER.parameters(PAGE)
 METHODS: Dict[str, List[Any]] = READER.methods(PAGE)
+MEMBERS: Dict[str, List[Any]] = READER.members(PAGE)
 
 DOCUMENTED = {
     "Server": "host port port_end is_proxy tracker_addr key load_library custom_addr silent "
@@ -74,6 +75,30 @@ DOCUMENTED_METHODS = {
 
 NOT_FOR_USERS = {
     *("abandon", "call", "call_server", "hurried", "lease", "received", "release", "sent"),
+}
+"""Public for other parts of the package only."""
+
+
+DOCUMENTED_RUNTIME = {
+    "": "PackedFunc Object ObjectPath ObjectPathPair ObjectGeneric DataType DataTypeCode Device "
+    "Module Report String ShapeTuple num_threads convert_to_object convert const device cpu cuda "
+    "gpu opencl cl vulkan metal mtl vpi rocm ext_dev load_module enabled system_lib "
+    "load_static_library save_param_dict load_param_dict",
+    "Device": "exist max_threads_per_block warp_size max_shared_memory_per_block compute_version "
+    "device_name max_clock_rate multi_processor_count max_thread_dimensions api_version "
+    "driver_version texture_spatial_limit create_raw_stream free_raw_stream set_raw_stream sync",
+    "Module": "entry_func type_key format imported_modules is_dso_exportable implements_function "
+    "get_function import_module get_source save time_evaluator export_library",
+    "ObjectGeneric": "asobject",
+    "Report": "calls device_metrics csv table json from_json",
+}
+"""What the page of ``tvm.runtime`` in TVM 0.13 has: names, and members of classes."""
+
+NOT_FOR_RUNTIME_USERS = {
+    "Device": {"api"},
+    "Module": {"find_function", "make_evaluator"},
+    "PackedFunc": {"function"},
+    "Tensor": {"byte_offset", "data_type", "dltensor", "memory", "part", "record"},
 }
 """Public for other parts of the package only."""
 
@@ -226,6 +251,85 @@ def test_the_functions_of_a_server(tmp_path: Path) -> None:
     ours = set(re.findall(r"`(tvmrpc\.server\.\w+)\(", TEXT))
     others = set(environment.functions) - named - ours
     assert all(name.startswith("testing.") for name in others), others
+
+
+# The page, about tvm.runtime
+
+NAMES = [*table("Runtime functions").rows, *table("Runtime classes").rows]
+
+
+def test_the_names_of_runtime() -> None:
+    """Each is importable from `runtime`, with the parameters of its row; none is left out."""
+    listed = {"nd", "profiling"}
+    for row in NAMES:
+        here = READER.first_code(row.cells[1])
+        name = here.partition("(")[0]
+        listed.add(name)
+        found = getattr(runtime, name)
+        assert READER.form_of(name, found) == READER.normal(here) or here == name, here
+    assert listed == set(runtime.__all__)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_members_of_a_class(name: str) -> None:
+    """Each is there with the parameters of its row; no public one is left out."""
+    owner = getattr(runtime, name)
+    listed = set()
+    for row in MEMBERS[name]:
+        member = row.name.partition("(")[0]
+        listed.add(member)
+        assert READER.form_of(member, getattr(owner, member)) == READER.normal(row.name)
+    assert set(READER.public_members(owner)) - NOT_FOR_RUNTIME_USERS.get(name, set()) == listed
+
+
+def _text_of(path: str, name: str) -> str:
+    """A test with its decorators, and the tables of its file that it names."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    text = ast.unparse(functions[name])
+    tables = [
+        ast.unparse(node)
+        for node in tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and re.search(rf"\b{target.id}\b", text)
+    ]
+    return "\n".join([text, *tables])
+
+
+@pytest.mark.parametrize("owner", ["", *MEMBERS])
+def test_the_tests_call_what_they_are_about(owner: str) -> None:
+    """The test of a row uses the name of the row: one that is only there does not count."""
+    unused = []
+    for row in MEMBERS[owner] if owner else NAMES:
+        name = row.name.rpartition(".")[2].partition("(")[0]
+        texts = [_text_of(path, test) for path, test in READER.tests(row.cells[-1])]
+        if not any(re.search(rf"\b{name}\b", text) for text in texts):
+            unused.append(f"line {row.line}: {row.cells[-1]} does not use {name}")
+    assert not unused, "\n".join(unused)
+
+
+def _not_here_yet() -> List[str]:
+    return [row.name for found in PAGE if found.section == "Not here yet" for row in found.rows]
+
+
+def test_all_that_the_page_of_runtime_documents() -> None:
+    """Each name has a row, and so has each member of a class; or it is said to be missing."""
+    listed = {row.name.rpartition(".")[2] for row in NAMES} | set(_not_here_yet())
+    for owner, rows in MEMBERS.items():
+        listed |= {f"{owner}.{row.name.partition('(')[0]}" for row in rows}
+    for owner, names in DOCUMENTED_RUNTIME.items():
+        if owner not in _not_here_yet():
+            prefix = f"{owner}." if owner else ""
+            assert {prefix + name for name in names.split()} <= listed
+
+
+def test_what_is_not_here_yet() -> None:
+    """A name that has come has a row of its own."""
+    for name in _not_here_yet():
+        owner, _, member = name.rpartition(".")
+        home = getattr(runtime, owner) if owner else runtime
+        assert not hasattr(home, member), f"{name} is here: give it a row in docs/compatibility.md"
 
 
 def test_steps() -> None:

@@ -134,6 +134,22 @@ def test_types_that_tvm_up_to_0_20_lacked(text):
         to_legacy(DataType(text))
 
 
+def test_numbers_of_the_codes():
+    """Those of DLPack, each of which has a data type with a name."""
+    assert (DataTypeCode.INT, DataTypeCode.UINT, DataTypeCode.FLOAT) == (0, 1, 2)
+    assert (DataTypeCode.HANDLE, DataTypeCode.BFLOAT, DataTypeCode.COMPLEX) == (3, 4, 5)
+    small = (
+        *(DataTypeCode.BOOL, DataTypeCode.FLOAT8_E3M4, DataTypeCode.FLOAT8_E4M3),
+        *(DataTypeCode.FLOAT8_E4M3B11FNUZ, DataTypeCode.FLOAT8_E4M3FN),
+        *(DataTypeCode.FLOAT8_E4M3FNUZ, DataTypeCode.FLOAT8_E5M2, DataTypeCode.FLOAT8_E5M2FNUZ),
+        *(DataTypeCode.FLOAT8_E8M0FNU, DataTypeCode.FLOAT6_E2M3FN, DataTypeCode.FLOAT6_E3M2FN),
+        DataTypeCode.FLOAT4_E2M1FN,
+    )
+    assert small == tuple(range(6, 18))
+    for code in small:
+        assert DataType(code.name.lower()).code == code
+
+
 def test_names_of_tvm_up_to_0_20():
     """The small floats had other names, and their clients still send them."""
     assert DataType("e4m3_float8") == DataType("float8_e4m3fn")

@@ -35,6 +35,11 @@ class Row(NamedTuple):
         return any(cell.startswith("Ours:") for cell in self.cells)
 
     @property
+    def is_old(self) -> bool:
+        """Whether only the documented TVM, 0.13, has it."""
+        return any(cell.startswith("0.13:") for cell in self.cells)
+
+    @property
     def of_tvm(self) -> str:
         """TVM's own form of what stands in front; empty if it is the same."""
         for cell in self.cells:
@@ -123,6 +128,47 @@ def signature(form: str) -> Dict[str, Any]:
     found: Dict[str, Any] = {argument.id: REQUIRED for argument in call.args}  # type: ignore[attr-defined]
     for keyword in call.keywords:
         found[str(keyword.arg)] = ast.literal_eval(keyword.value)
+    return found
+
+
+def members(page: List[Table]) -> Dict[str, List[Row]]:
+    """The classes of `runtime` whose members are listed, and the rows of their tables."""
+    return {
+        first_code(table.header[0]): table.rows
+        for table in page
+        if table.header[0].startswith("member of ")
+    }
+
+
+def normal(form: str) -> str:
+    """``f(a, b = 1)`` as Python writes it, so that two forms of one signature are equal."""
+    name, parenthesis, rest = form.partition("(")
+    if not parenthesis:
+        return form
+    (function,) = ast.parse(f"def f({rest}: pass").body
+    assert isinstance(function, ast.FunctionDef), form
+    return f"{name}({ast.unparse(function.args)})"
+
+
+def form_of(name: str, value: Any) -> str:
+    """What `normal` makes of something's real signature; the bare name if it cannot be called."""
+    if not callable(value):
+        return name
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(value).parameters.values()
+        if parameter.name != "self"
+    ]
+    return normal(f"{name}{inspect.Signature(bare)}")
+
+
+def public_members(owner: type) -> List[str]:
+    """The public names of a class but those that Python's own classes gave it."""
+    found = []
+    for name in filter(lambda name: not name.startswith("_"), dir(owner)):
+        home = next(kind for kind in owner.__mro__ if name in vars(kind))
+        if home.__module__ not in ("builtins", "enum"):
+            found.append(name)
     return found
 
 

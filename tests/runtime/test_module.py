@@ -51,7 +51,8 @@ def test_functions_by_name() -> None:
     """A function is found by name in three ways of writing it."""
     module = Functions(one=lambda: 1, main=lambda value: value + 1)
     assert module["one"]() == module.get_function("one")() == 1
-    assert module(41) == module.entry_func(41) == 42
+    assert module(41) == module.entry_func(41) == module[module.entry_name](41) == 42
+    assert module.function_names() == ["main", "one"]
     assert module.implements_function("one")
     assert not module.implements_function("two")
     assert module.kind == module.type_key == "functions"

@@ -16,6 +16,18 @@ def _no_idle_threads() -> Iterator[None]:
     parallel.close()
 
 
+@pytest.mark.parametrize(("said", "meant"), [("3", 3), ("5000", 1024), ("0", None), ("x", None)])
+def test_the_number_of_threads(
+    said: str, meant: Optional[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TVM_NUM_THREADS says it, up to what a loop may have; without it the cores do."""
+    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
+    cores = parallel.num_threads()
+    assert 1 <= cores <= (os.cpu_count() or 1)
+    monkeypatch.setenv("TVM_NUM_THREADS", said)
+    assert parallel.num_threads() == (meant or cores)
+
+
 def test_tasks_run_at_the_same_time(deadline_s: float) -> None:
     """Each task has a thread of its own: all of them meet."""
     meeting = threading.Barrier(4)

@@ -236,6 +236,7 @@ def test_result_travels():
         *(pickle.loads(pickle.dumps(result, protocol)) for protocol in range(5)),
     ):
         assert repr(copy) == repr(result)
+        assert copy.results == (1e-6, 2e-6)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_decorators() -> None:
     def one() -> int:
         return 1
 
-    @registry.register_func
+    @registry.register_global_func
     def test_two() -> int:
         return 2
 

@@ -449,6 +449,8 @@ def test_array_memory_can_be_shared():
     assert shared[0] == 5
     assert runtime.from_dlpack(array).dltensor
     assert tensor.__dlpack_device__() == (1, 0)
+    assert isinstance(tensor, runtime.Tensor)
+    assert "dltensor" in repr(tensor.to_dlpack())
     assert runtime.numpyasarray(np.empty((0,), "int8")).numpy().shape == (0,)
     with pytest.raises(ValueError, match="not contiguous"):
         runtime.numpyasarray(array[::2])
