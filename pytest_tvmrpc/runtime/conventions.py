@@ -15,7 +15,10 @@ the process. So this is the rule for plain names:
    (``TVMFFIEnvMod...``, ``TVMFFIHandleInitOnce``), is of TVM 0.22 or later: plain names are its own
    affair and are not called.
 4. What is left and uses other functions ``TVMFFI...`` is of 0.21.
-5. What is left is of TVM up to 0.20: plain C without a word to its runtime.
+5. What is left and exports or wants any other name of TVM's runtime (``TVMBackend...``, or as
+   variables ``__TVMBackend...``), or has ``__tvm_main__``, is of TVM up to 0.20.
+6. What is left has no word to a runtime of TVM: plain C, such as ``int add(int, int)``. None of its
+   functions is called.
 
 A library with marks of two kinds that contradict each other is not called by plain names either.
 Only functions that the library itself defines count, never those of libraries that it needs; and
@@ -31,7 +34,15 @@ from typing import TYPE_CHECKING, FrozenSet, Iterable, NamedTuple, Optional
 if TYPE_CHECKING:
     from .elf import Symbol
 
-__all__ = ["ENTRY", "PREFIX", "Convention", "PlainFunctions", "is_reserved", "plain_functions"]
+__all__ = [
+    "ENTRY",
+    "PREFIX",
+    "Convention",
+    "PlainFunctions",
+    "is_reserved",
+    "plain_functions",
+    "why_not",
+]
 
 PREFIX = "__tvm_ffi_"
 """Before the name of each function, as a symbol (TVM 0.22 and later)."""
@@ -47,6 +58,7 @@ _LEGACY_EXPORTS = frozenset(
 _LEGACY_WANTS = frozenset(("TVMFuncCall", "TVMAPISetLastError"))
 _AFTER_021 = re.compile(r"(?:__)?TVMFFI(?:EnvMod|HandleInitOnce)")
 _FFI = re.compile(r"(?:__)?TVMFFI")
+_RUNTIME = re.compile(r"(?:__)?TVM[A-Z]")
 _RESERVED = re.compile(r"_[A-Z_]|_init$|_fini$|TVM[A-Z]")
 
 
@@ -104,4 +116,51 @@ def _convention(exported: FrozenSet[str], wanted: FrozenSet[str]) -> Optional[Co
         return Convention.FFI
     if any(_AFTER_021.match(name) for name in everything):
         return None
-    return Convention.FFI if uses_ffi else Convention.LEGACY
+    if uses_ffi:
+        return Convention.FFI
+    is_legacy = ENTRY in exported or any(_RUNTIME.match(name) for name in everything)
+    return Convention.LEGACY if is_legacy else None
+
+
+def why_not(symbols: Iterable[Symbol], name: str) -> str:
+    """Why a function that somebody sees in the source cannot be called, and what to do.
+
+    Args:
+        symbols: the dynamic symbols of the library, which has no function `name` to be called.
+
+    Returns:
+        A clause for an error message; empty when the library has nothing of this name.
+    """
+    symbols = list(symbols)
+    everything = [symbol.name for symbol in symbols]
+    functions = [symbol.name for symbol in symbols if symbol.is_defined and symbol.is_function]
+    is_reserved_name = is_reserved(name)
+    if name in functions and not is_reserved_name:
+        if any(_RUNTIME.match(known) or known.startswith(PREFIX) for known in everything):
+            return (
+                f"exports {name!r} itself, expected {PREFIX + name!r}, since its other symbols are "
+                "of TVM 0.22 or later, or of no one age: rename the C function, or compile all of "
+                "it with one TVM"
+            )
+        return (
+            f"exports {name!r} as a plain function of C, and nothing tells which arguments that "
+            f"takes; expected {PREFIX + name!r}: write a function KERNEL({name}) that calls it, "
+            "with kernel.h of pytest_tvmrpc.runtime.toolchain.include_dir(). If it has the form "
+            "of TVM up to 0.20, add the line: void *__tvm_module_ctx;"
+        )
+    for wanted, advice in (
+        (PREFIX + name, 'declare it extern "C"'),
+        (name, f"write a function KERNEL({name}) that calls it, with kernel.h"),
+    ):
+        found = next((known for known in functions if _is_mangled(known, wanted)), None)
+        if found is not None and not is_reserved_name:
+            return (
+                f"exports a function {wanted!r} of C++ only, under the name {found!r}; expected "
+                f"{PREFIX + name!r}: {advice}"
+            )
+    return ""
+
+
+def _is_mangled(symbol: str, name: str) -> bool:
+    """Whether a symbol is a C++ function of this name, in whatever namespace."""
+    return re.match(rf"_Z(?:.*\D)?{len(name)}{re.escape(name)}", symbol) is not None

@@ -18,7 +18,7 @@ from . import elf, shim, system_library
 from .abi import take_error
 from .calling import NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
-from .conventions import ENTRY, PREFIX, Convention, is_reserved, plain_functions
+from .conventions import ENTRY, PREFIX, Convention, plain_functions, why_not
 from .imports import entry_kinds, import_kinds
 from .legacy_calling import LegacyFunction
 from .module import Module
@@ -123,13 +123,8 @@ class LibraryModule(Module):
         return None
 
     def _hint(self, name: str) -> str:
-        if not is_reserved(name) and _symbol(self._library, name):
-            return (
-                f"; {self.path} exports {name!r} itself, expected {PREFIX + name!r}, since its "
-                "other symbols are of TVM 0.22 or later, or of no one age: "
-                "rename the C function, or compile all of it with one TVM"
-            )
-        return super()._hint(name)
+        found = why_not(self._file.symbols, name) if self._file is not None else ""
+        return f"; {self.path} {found}" if found else super()._hint(name)
 
     def __repr__(self) -> str:
         return f"Module({self.kind}, {self.path})"

@@ -68,12 +68,13 @@ def test_missing_functions(build: Build, name: str) -> None:
 
 LEGACY = "int {0}(long long *a, int *c, int n, long long *out, int *code, void *r)"
 LEGACY_RETURNS = LEGACY + "{{ *out = {1}; *code = 0; return 0; }}\n"
+CONTEXT = "void *__tvm_module_ctx;\n"
 ENTRY = "const char __tvm_main__[] = {};\n"
 
 
 def test_functions_of_the_old_convention(build: Build) -> None:
-    """A plain C function of a library without any prefix is called as TVM up to 0.20 did."""
-    text = LEGACY_RETURNS.format("addone", 1) + LEGACY_RETURNS.format("_two", 2)
+    """A plain function of a library with a mark of TVM up to 0.20 is called as that did."""
+    text = CONTEXT + LEGACY_RETURNS.format("addone", 1) + LEGACY_RETURNS.format("_two", 2)
     module = load_module(build("old", text + "int variable; static int hidden(void) { return 1; }"))
     assert module["addone"]() == 1
     assert module["_two"]() == 2
@@ -136,6 +137,35 @@ def test_functions_without_a_prefix_in_a_new_library(build: Build) -> None:
     assert module.function_names() == ["f"]
 
 
+def test_plain_functions_of_c(build: Build) -> None:
+    """Without any mark of TVM they are not called, whatever they would take: the message says why.
+
+    A call with packed arguments would read its registers as something else.
+    """
+    module = load_module(build("plain", "int add(int a, int b) { return a + b; }"))
+    with pytest.raises(AttributeError, match=r"plain\.so exports 'add' as a plain function of C"):
+        module["add"]
+    assert not module.implements_function("add")
+    assert module.function_names() == []
+
+
+def test_functions_of_cpp(tmp_path: Path) -> None:
+    """Under the names that C++ gives them they are found, and the message says what to write."""
+    source = tmp_path / "cpp.cc"
+    source.write_text(
+        "namespace my { int add(int a, int b) { return a + b; } }\n"
+        "int __tvm_ffi_sub(void *, const void *, int, int *) { return 0; }\n"
+    )
+    try:
+        module = load_module(compile_library(source, tmp_path / "cpp.so"))
+    except CompilerError as error:
+        pytest.skip(str(error))
+    with pytest.raises(AttributeError, match=r"'add' of C\+\+ only, under the name '_ZN2my3add"):
+        module["add"]
+    with pytest.raises(AttributeError, match=r"'__tvm_ffi_sub' of C.*declare it extern \"C\""):
+        module["sub"]
+
+
 def test_the_convention_of_021(build: Build) -> None:
     """No prefix, one underscore in its variables, but values as they are today."""
     text = RETURNS.format("f", 5).replace("__tvm_ffi_f", "f") + ENTRY.format('"f"')
@@ -173,8 +203,10 @@ def test_plain_functions_need_a_readable_table(
 
 def test_a_function_of_a_library_that_is_needed(build: Build) -> None:
     """Only a library's own functions are called by plain names, not those it was linked with."""
-    other = build("needed", LEGACY_RETURNS.format("far", 1))
-    path = build("near", "int far();\n" + LEGACY.format("near") + "{ return far(); }", [other])
+    other = build("needed", CONTEXT + LEGACY_RETURNS.format("far", 1))
+    path = build(
+        "near", CONTEXT + "int far();\n" + LEGACY.format("near") + "{ return far(); }", [other]
+    )
     module = load_module(path)
     assert module.function_names() == ["near"]
     with pytest.raises(AttributeError):
