@@ -98,7 +98,9 @@ NOT_FOR_RUNTIME_USERS = {
     "Device": {"api"},
     "Module": {"find_function", "make_evaluator"},
     "PackedFunc": {"function"},
-    "Tensor": {"byte_offset", "data_type", "dltensor", "memory", "part", "record"},
+    "Tensor": {
+        *("argument", "byte_offset", "data_type", "dltensor", "memory", "part", "record", "word"),
+    },
 }
 """Public for other parts of the package only."""
 

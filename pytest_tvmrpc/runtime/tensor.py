@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import functools
 import operator
+import struct
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
 
 from .. import dlpack
-from ..dlpack import DataType, OpaquePointer, TensorRecord, checked_shape, tensor_nbytes
+from ..dlpack import (
+    DataType,
+    OpaquePointer,
+    TensorRecord,
+    TypeIndex,
+    checked_shape,
+    tensor_nbytes,
+)
 from ..errors import RPCError
 from .arrays import (
     array_of,
@@ -28,6 +36,7 @@ __all__ = ["NDArray", "Tensor", "array", "empty", "from_dlpack", "numpyasarray",
 
 _CPU = Device(int(dlpack.DeviceType.CPU), 0)
 _BYTE = DataType("uint8")
+_ARGUMENT = struct.Struct("<QQ")
 
 _RELAYED = 8 << 20
 """Bytes that a copy between two other machines holds here at a time."""
@@ -42,6 +51,9 @@ class Tensor:
         dtype: of each element.
         device: where the memory is.
         byte_offset: of the first element in the memory.
+
+    Attributes:
+        word: `argument`, once that was asked for; empty before.
     """
 
     __slots__ = (
@@ -54,6 +66,7 @@ class Tensor:
         "device",
         "memory",
         "shape",
+        "word",
     )
 
     def __init__(
@@ -72,6 +85,7 @@ class Tensor:
         self._nbytes: Optional[int] = None
         self._record: Optional[TensorRecord] = None
         self._described: Optional[Tuple[bytearray, int]] = None
+        self.word = b""
 
     @property
     def dtype(self) -> str:
@@ -105,6 +119,17 @@ class Tensor:
         if self._described is None:
             self._described = _describer()(self)
         return self._described[1]
+
+    @property
+    def argument(self) -> bytes:
+        """`dltensor` as an argument of compiled code: a TVMFFIAny of type DL_TENSOR_PTR.
+
+        Raises:
+            DeviceError: the memory is not in this process.
+        """
+        if not self.word:
+            self.word = _ARGUMENT.pack(TypeIndex.DL_TENSOR_PTR, self.dltensor)
+        return self.word
 
     @property
     def handle(self) -> OpaquePointer:

@@ -405,6 +405,7 @@ def test_dltensor_is_what_compiled_code_reads():
     assert fields[8:] == (0, 0)
     assert view.dltensor == address
     assert view.handle == address
+    assert view.argument == struct.pack("=QQ", 7, address)
 
 
 def test_dltensor_of_many_axes_and_of_none():
