@@ -22,7 +22,6 @@ import pytest
 
 from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.errors import ConnectError, DeadlineError, RPCError, StartError
-from pytest_tvmrpc.protocol import codes
 from pytest_tvmrpc.session.environment import Environment
 
 if TYPE_CHECKING:
@@ -157,8 +156,17 @@ def test_every_test_is_there(page: str) -> None:
 
 def test_the_names() -> None:
     """Each is importable from `rpc`, or the page says that it is not here."""
+    names, files = [found.rows for found in PAGE if found.section == "Names"]
     listed = {"RemoteError"}
-    for row in table("Names").rows:
+    for row in files:
+        for code in row.cells[0].split(", "):
+            name = code.strip("`").rpartition(".")[2]
+            if row.cells[1] == "not here":
+                assert not hasattr(rpc, name)
+            else:
+                listed.add(name)
+                assert row.cells[1] == ", ".join(f"`{one}`" for one in getattr(rpc, name).__all__)
+    for row in names:
         here = row.cells[1]
         if here == "not here":
             assert not hasattr(rpc, row.name.rpartition(".")[2]), row.name
@@ -220,13 +228,12 @@ def test_the_numbers() -> None:
     for row in table("tvm.rpc.base").rows:
         value, here = row.cells[1], row.cells[2]
         if here.startswith("not here"):
-            assert not hasattr(codes, row.name), row.name
+            assert not hasattr(rpc.base, row.name), row.name
         elif value.startswith("`"):
-            home = READER.first_code(here).split(".")
-            assert functools.reduce(getattr, home, codes) == int(value.strip("`"), 0), row.name
+            assert getattr(rpc.base, READER.first_code(here)) == int(value.strip("`"), 0), row.name
         else:
             first, last = (int(number) for number in value.split(" to "))
-            assert list(codes.TrackerCode) == list(range(first, last + 1))
+            assert list(rpc.base.TrackerCode) == list(range(first, last + 1))
 
 
 def test_the_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import pytest_tvmrpc
 from pytest_tvmrpc import client, errors, rpc
 
 FOLDER = str(Path(__file__).parents[1])
@@ -17,9 +19,35 @@ def test_every_name_is_there() -> None:
     """What is listed can be had."""
     assert dir(rpc) == rpc.__all__
     for name in rpc.__all__:
-        assert getattr(rpc, name).__name__ == name
+        assert getattr(rpc, name).__name__.rpartition(".")[2] == name
     assert rpc.RPCError is errors.RPCError
     assert rpc.connect.__module__ == f"{client.__name__}.connect"
+
+
+def test_the_files_of_tvm() -> None:
+    """What is imported from TVM's own files is here under the same names, and the same thing."""
+    from pytest_tvmrpc.rpc.base import RPC_CODE_SUCCESS, TrackerCode
+    from pytest_tvmrpc.rpc.client import LocalSession
+    from pytest_tvmrpc.rpc.proxy import Proxy
+    from pytest_tvmrpc.rpc.server import Server
+    from pytest_tvmrpc.rpc.tracker import Tracker
+
+    assert (Tracker, Proxy, Server) == (rpc.Tracker, rpc.Proxy, rpc.Server)
+    assert (RPC_CODE_SUCCESS, TrackerCode.PUT) == (0xFF271, 3)
+    with LocalSession() as session:
+        assert isinstance(session, rpc.client.LocalSession)
+    for name in ("base", "client", "proxy", "server", "tracker"):
+        file = importlib.import_module(f"pytest_tvmrpc.rpc.{name}")
+        assert file is getattr(rpc, name)
+        for member in file.__all__:
+            assert getattr(file, member) is getattr(rpc, member, getattr(file, member))
+
+
+def test_the_package_lists_its_names() -> None:
+    """What is loaded when it is asked for is listed all the same."""
+    assert dir(pytest_tvmrpc) == ["__version__", "rpc", "runtime"]
+    with pytest.raises(AttributeError, match="'nonsense'"):
+        getattr(pytest_tvmrpc, "nonsense")  # noqa: B009  (mypy knows that it is not there)
 
 
 def test_a_name_that_is_not() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,9 +46,16 @@ def test_every_name_is_listed() -> None:
     """What ``tvm.rpc`` has, and the errors it raises, has a row."""
     import tvm.rpc
 
-    listed = {row.name for table in PAGES if table.section == "Names" for row in table.rows}
+    names, files = [table.rows for table in PAGES if table.section == "Names"]
+    listed = {row.name for row in names}
     public = {name for name in dir(tvm.rpc) if not name.startswith("_")} - MODULES
     assert {f"tvm.rpc.{name}" for name in public} <= listed
+    folder = Path(tvm.rpc.__path__[0])
+    there = {f"tvm.rpc.{path.stem}" for path in folder.glob("[!_]*.py")}
+    assert {name.strip("`") for row in files for name in row.cells[0].split(", ")} == there
+    for row in files:
+        for name in re.findall(r"`(\w+)`", row.cells[1]):
+            assert hasattr(importlib.import_module(row.name), name), name
     for name in listed:
         home, _, last = name.rpartition(".")
         assert hasattr(importlib.import_module(home), last), name

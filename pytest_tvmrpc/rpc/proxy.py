@@ -1,0 +1,7 @@
+"""The names of ``tvm.rpc.proxy`` that users import."""
+
+from __future__ import annotations
+
+from ..proxy.launch import Proxy
+
+__all__ = ["Proxy"]
