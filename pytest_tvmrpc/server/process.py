@@ -44,6 +44,8 @@ class Stage:
     """Its client asked nothing for too long, and was told."""
     OPEN = 3
     """Its client has said InitServer."""
+    ENDED = 4
+    """It is over, and the process is about to end by itself."""
 
 
 class Plan(NamedTuple):
@@ -141,9 +143,10 @@ def run_and_exit(serve: Callable[[], None], start: Start) -> NoReturn:
     status = 1
     try:
         serve()
-        start.shared[PROGRESS] = (
-            Progress.IDLE
-        )  # whatever was cut short, it is no exit() in a request
+        # Whatever was cut short, it is no exit() in a request, nor one of a thread.
+        start.shared[PROGRESS] = Progress.IDLE
+        if start.shared[STAGE] == Stage.OPEN:
+            start.shared[STAGE] = Stage.ENDED
         status = 0
     except BaseException:  # of the child alone: it is told, and the child ends with status 1
         import traceback

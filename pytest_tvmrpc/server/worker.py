@@ -100,6 +100,7 @@ class Worker:
         self.expires_at: Optional[float] = None
         self.kill_at: Optional[float] = None
         self._verdict: Optional[Verdict] = None
+        self._has_client = True
         self._outcome = ""
         self._strays = strays
         self._give_up_at = 0.0
@@ -158,6 +159,7 @@ class Worker:
 
     def expect_end(self, by: float) -> None:
         """The client is gone: the process has until then to notice."""
+        self._has_client = False
         if self.state is WorkerState.SERVING:
             self.kill_at = by
 
@@ -233,8 +235,10 @@ class Worker:
         if verdict is None and stage == Stage.WAS_IDLE and not ended:
             verdict = Verdict("its client asked nothing for too long", "")
         elif verdict is None and progress == Progress.CALLING:
-            ended = ended or "exited with 0"
-            verdict = self._crashed(ended, "while it served a request")
+            verdict = self._crashed(ended or "exited with 0", "while it served a request")
+        elif verdict is None and stage == Stage.OPEN and self._has_client:
+            # A thread of the session, or somebody's signal: no request has to go on for that.
+            verdict = self._crashed(ended or "exited with 0", "between two requests")
         elif verdict is None and ended and stage == Stage.STARTING:
             verdict = self._crashed(ended, "before it served anything")
         if verdict is not None and verdict.message and progress != Progress.ANSWERING:

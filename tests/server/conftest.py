@@ -34,8 +34,9 @@ remote = rpc.connect("127.0.0.1", {port})
 def _deaths(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library of functions that end badly."""
     output = tmp_path_factory.mktemp("deaths") / "deaths.so"
+    options = ["-Wno-unused", "-pthread"]
     try:
-        return compile_library(Path(__file__).parent / "deaths.c", output, options=["-Wno-unused"])
+        return compile_library(Path(__file__).parent / "deaths.c", output, options=options)
     except CompilerError as error:
         pytest.skip(str(error))
 

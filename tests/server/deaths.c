@@ -1,6 +1,7 @@
 /* Functions that end badly, or not at all. Those that do not return first make a file `started`
  * in the session's directory, for the test to see. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -157,3 +158,31 @@ FUNCTION(leave_a_child) {
   }
   return give(result, child);
 }
+
+/* Threads that are the end of the process when the call that started them has returned, and the
+ * file `go` is there. */
+static void wait_for_go(void) {
+  while (access("go", F_OK) != 0) usleep(1000);
+}
+
+static void* segfault_later(void* unused) {
+  wait_for_go();
+  fprintf(stderr, "the thread lost its way\n");
+  raise(SIGSEGV);
+  return unused;
+}
+
+static void* exit_later(void* unused) {
+  wait_for_go();
+  exit(0);
+  return unused;
+}
+
+static int start_thread(void* (*run)(void*)) {
+  pthread_t thread;
+  return pthread_create(&thread, NULL, run, NULL);
+}
+
+FUNCTION(segfault_in_a_thread) { return start_thread(segfault_later); }
+
+FUNCTION(exit_in_a_thread) { return start_thread(exit_later); }

@@ -381,6 +381,39 @@ def test_a_kernel_that_exits_cleanly(server: Any, deaths: str) -> None:
     assert server.serves()
 
 
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("segfault_in_a_thread", "was killed by SIGSEGV between two requests; it printed last"),
+        ("exit_in_a_thread", "exited with 0 between two requests; it printed nothing"),
+    ],
+)
+def test_a_crash_after_the_function_returned(
+    server: Any, deaths: str, wait_until: WaitUntil, name: str, outcome: str
+) -> None:
+    """The next request is told how the session ended, as one that goes on would be."""
+    module = server.load(deaths)
+    module[name]()
+    (directory,) = server.directories
+    (directory / "go").touch()
+    wait_until(lambda: server.is_at_rest, "the session has crashed")
+    with pytest.raises(SessionCrashedError, match=outcome):
+        module["one"]()
+    with pytest.raises(ConnectionLostError, match=outcome):
+        module["one"]()
+    assert server.serves()
+
+
+def test_a_session_that_the_system_kills(server: Any, deaths: str, wait_until: WaitUntil) -> None:
+    """While its client asks nothing, or sends much."""
+    module = server.load(deaths)
+    os.kill(module["process"](), signal.SIGKILL)
+    wait_until(lambda: server.is_at_rest, "the session is gone")
+    with pytest.raises(SessionCrashedError, match="was killed by SIGKILL between two requests"):
+        module.session.upload(bytearray(32 << 20), "much")
+    assert server.serves()
+
+
 def test_a_library_that_crashes_when_it_is_loaded(
     server: Any, deaths: str, tmp_path: Path, wait_until: WaitUntil
 ) -> None:

@@ -98,6 +98,16 @@ def calling(then: Callable[[], object]) -> Callable[..., None]:
     return serve
 
 
+def opened(then: Callable[[], object]) -> Callable[..., None]:
+    """A session that waits for requests when it does this."""
+
+    def serve(start: Start) -> None:
+        start.shared[STAGE] = Stage.OPEN
+        then()
+
+    return serve
+
+
 def die(number: int) -> Callable[[], None]:
     """Ends the process by a signal, without the report of pytest's faulthandler."""
 
@@ -170,16 +180,52 @@ def test_a_crash_in_a_call(begin: Begin, client: Client, how: Any, outcome: str)
     assert outcome in str(error)
 
 
-@pytest.mark.parametrize("progress", [Progress.IDLE, Progress.ANSWERING])
-def test_a_crash_out_of_a_call(begin: Begin, client: Client, progress: int) -> None:
-    """Where a word would be read as part of an answer, or as one to the next call, none is said."""
+@pytest.mark.parametrize(("status", "outcome"), [(3, "exited with 3"), (0, "exited with 0")])
+def test_a_crash_between_two_requests(
+    begin: Begin, client: Client, status: int, outcome: str
+) -> None:
+    """The client is told all the same: its next request is answered by it."""
 
     def serve(start: Start) -> None:
-        start.shared[STAGE] = Stage.SERVING
-        start.shared[PROGRESS] = progress
+        start.shared[STAGE] = Stage.OPEN
+        os._exit(status)
+
+    assert ended(begin(serve)) == outcome
+    (error,) = client.told()
+    assert type(error).__name__ == "SessionCrashedError"
+    assert f"{outcome} between two requests" in str(error)
+
+
+def test_a_crash_within_an_answer(begin: Begin, client: Client) -> None:
+    """Where a word would be read as part of an answer, none is said."""
+
+    def serve(start: Start) -> None:
+        start.shared[STAGE] = Stage.OPEN
+        start.shared[PROGRESS] = Progress.ANSWERING
         os._exit(3)
 
     assert ended(begin(serve)) == "exited with 3"
+    assert client.told() == []
+
+
+def test_a_crash_after_the_client_has_left(begin: Begin, client: Client) -> None:
+    """It is reported, and nobody is told."""
+
+    def serve() -> None:
+        client.served.sendall(b"!")
+        wait_for_ever()
+
+    worker = begin(opened(serve))
+    assert client.socket.recv(1) == b"!"
+    worker.expect_end(time.monotonic() - 1)
+    worker.tick(time.monotonic(), 0.5)
+    assert ended(worker) == "was killed by SIGKILL"
+    assert client.told() == []
+
+
+def test_an_open_session_that_ends_by_itself(begin: Begin, client: Client) -> None:
+    """As its client said Shutdown, or was told enough: that is no crash."""
+    assert ended(begin(opened(lambda: None))) == "session ended"
     assert client.told() == []
 
 
