@@ -54,6 +54,7 @@ _CHILD = "from pytest_tvmrpc import background; sys.exit(background.run_child())
 _Running = TypeVar("_Running", bound="RunningProgram")
 
 _STOP_LIMIT_S = 5.0
+_SIGKILL = 9  # of every system; `signal` takes a while to import
 _LINE_LIMIT = 65536
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
@@ -141,6 +142,7 @@ class Program:
             start_new_session=True,
         )
         self.pid = self._process.pid
+        self._expired = subprocess.TimeoutExpired  # an interpreter that ends can import no more
 
     def _await_port(self, ready_read: int, limit_s: float, output: _Output) -> int:
         line = _read_line(ready_read, limit_s)
@@ -197,19 +199,15 @@ class Program:
             os.close(self._lifeline)
             self._lifeline = -1
         if process is not None and not self._wait(_STOP_LIMIT_S):
-            import signal
-
             # Not reaped yet, so the group's number cannot belong to anybody else.
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, _SIGKILL)
             process.wait()
 
     def _wait(self, limit_s: float) -> bool:
-        import subprocess
-
         assert self._process is not None
         try:
             self._process.wait(limit_s)
-        except subprocess.TimeoutExpired:
+        except self._expired:
             return False
         return True
 
@@ -227,13 +225,14 @@ class Program:
     def __del__(self) -> None:
         if getattr(self, "_lifeline", -1) < 0 or self._owner != os.getpid():
             return
-        warnings.warn(
-            f"{self.module} (process {self.pid}) was dropped while it ran; "
-            "call terminate(), or use it with `with`",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
+        if not sys.is_finalizing():  # else it was kept to the end, as a script may do
+            warnings.warn(
+                f"{self.module} (process {self.pid}) was dropped while it ran; "
+                "call terminate(), or use it with `with`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
         self.terminate()
 
 

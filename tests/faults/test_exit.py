@@ -65,3 +65,45 @@ def test_with_an_open_session(
     done = subprocess.run([sys.executable, "-c", script], timeout=deadline_s)
     assert done.returncode == 3
     assert serves(server)
+
+
+KEPT = {
+    "a server": "kept = [rpc.Server(port=0, silent=True)]",
+    "a tracker": "kept = [rpc.Tracker(port=0, silent=True)]",
+    "a proxy": "kept = [rpc.Proxy(port=0)]",
+    "a farm and a session": """
+tracker = rpc.Tracker(port=0, silent=True)
+address = (tracker.host, tracker.port)
+server = rpc.Server(port=0, tracker_addr=address, key="k", silent=True)
+farm = rpc.connect_tracker(*address)
+remote = farm.request("k")
+kept = [tracker, server, farm, remote, remote.get_function("rpc.test.addone")]
+""",
+}
+
+
+@pytest.mark.parametrize("owned", KEPT)
+def test_an_exception_ends_the_script(
+    owned: str, deadline_s: float, wait_until: Callable[..., None]
+) -> None:
+    """Only that is printed, although what it owns is found by the last collection; all end."""
+    script = (
+        f"import sys; sys.path.append({FOLDER!r}); from pytest_tvmrpc import rpc\n"
+        f"{KEPT[owned]}\n"
+        "kept.append(kept)\n"
+        "print(*[o.program.pid for o in kept[:-1] if hasattr(o, 'program')], flush=True)\n"
+        "raise ValueError('of the script')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=deadline_s,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ValueError: of the script"
+    assert done.stderr.count("Traceback") == 1
+    processes = [Path(f"/proc/{pid}") for pid in done.stdout.split()]
+    assert processes
+    wait_until(lambda: not any(map(Path.exists, processes)), "all that it started has ended")
