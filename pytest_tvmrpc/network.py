@@ -8,7 +8,8 @@ import os
 import socket
 import struct
 import time
-from typing import Any, List, Optional, Tuple
+from collections import deque
+from typing import Any, List, Optional, Sequence, Tuple, cast
 
 from .errors import ConnectError, DeadlineError
 
@@ -16,6 +17,9 @@ LOOPBACK = "127.0.0.1"
 WILDCARDS = ("0.0.0.0", "::", "")
 VANISHED_S = 60
 """After so long, a machine that says nothing at all is taken to be gone."""
+
+_NEXT_S = 0.25
+"""After so long without an answer, the next address of a name is tried, too (RFC 8305)."""
 
 _LONGEST_KERNEL_TIMEOUT_S = 1_000_000  # eleven days; every kernel's fields hold it
 
@@ -93,7 +97,7 @@ def resolve(host: str, port: int) -> List[Any]:
 
 
 def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """A connected blocking TCP socket, with every address of the name tried in turn.
+    """A connected blocking TCP socket to one of the addresses of the name.
 
     Raises:
         ConnectError: refused or unreachable; the message names each address and its error.
@@ -107,27 +111,70 @@ def dial(host: str, port: int, deadline: Deadline) -> socket.socket:
             f"{host or '(empty)'} is an address to listen on, not to connect to; "
             f"give the server's own address, or {LOOPBACK} on this machine"
         )
-    found = resolve(host, port)
     tried: List[str] = []
-    for family, kind, proto, _, address in found:
-        connection = socket.socket(family, kind, proto)
+    connection = _first_of(resolve(host, port), deadline, tried)
+    if connection is None:
+        raise ConnectError(
+            f"cannot connect to {format_address(host, port)}: tried {', '.join(tried)}"
+        )
+    connection.setblocking(True)
+    set_stream_options(connection)
+    return connection
+
+
+def _first_of(
+    found: Sequence[Any], deadline: Deadline, tried: List[str]
+) -> Optional[socket.socket]:
+    """A connection to the address that answers first, or None when each has refused.
+
+    The next one is tried when one has refused, and also when one says nothing for a moment: what
+    comes to an address may just vanish there.
+
+    Args:
+        found: as `resolve` gives them.
+        tried: takes the addresses that refused, with their reasons.
+    """
+    import selectors  # not for those who are only connected to
+
+    rest = deque(found)
+    with selectors.DefaultSelector() as waiting:
         try:
-            connection.settimeout(deadline.left())
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
-            # Python's own timeout has no errno; the kernel's (ETIMEDOUT) is of this address only.
-            if isinstance(error, (DeadlineError, socket.timeout)) and error.errno is None:
-                raise deadline.error() from None
-            tried.append(f"{format_address(*address[:2])} ({error.strerror or error})")
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            connection.settimeout(None)
-            set_stream_options(connection)
-            return connection
-    raise ConnectError(f"cannot connect to {format_address(host, port)}: tried {', '.join(tried)}")
+            while rest or waiting.get_map():
+                left = deadline.left()
+                if rest:
+                    family, kind, proto, _, address = rest.popleft()
+                    connection, refused = _begin(family, kind, proto, address)
+                    if connection is None:
+                        tried.append(f"{format_address(*address[:2])} ({refused})")
+                        continue
+                    waiting.register(connection, selectors.EVENT_WRITE, address)
+                    left = _NEXT_S if rest and (left is None or left > _NEXT_S) else left
+                for key, _ in waiting.select(left):
+                    connection = cast("socket.socket", key.fileobj)
+                    waiting.unregister(connection)
+                    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not code:
+                        return connection
+                    connection.close()
+                    tried.append(f"{format_address(*key.data[:2])} ({os.strerror(code)})")
+        finally:
+            for key in list(waiting.get_map().values()):
+                cast("socket.socket", key.fileobj).close()
+    return None
+
+
+def _begin(family: int, kind: int, proto: int, address: Any) -> Tuple[Optional[socket.socket], str]:
+    """A socket that is being connected; None and the reason if that is refused at once."""
+    try:
+        connection = socket.socket(family, kind, proto)
+    except OSError as error:  # no descriptor is left, or no such family here
+        return None, error.strerror or str(error)
+    connection.setblocking(False)
+    code = connection.connect_ex(address)
+    if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+        return connection, ""
+    connection.close()
+    return None, os.strerror(code)
 
 
 def set_stream_options(connection: socket.socket, vanished_s: int = VANISHED_S) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+from typing import Iterator
 
 import pytest
 
@@ -157,29 +158,59 @@ def test_ports_that_are_none(port):
         dial(LOOPBACK, port, soon())
 
 
-NO_ANSWER = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
-NO_ROUTE = OSError(errno.ENETUNREACH, "Network is unreachable")
+@pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.ENETUNREACH, errno.EACCES])
+@pytest.mark.parametrize("limit_s", [20.0, None])
+def test_what_the_system_refuses(monkeypatch, code, limit_s):
+    """Is a matter of the address that has it, the kernel's own timeout, too: no limit is over."""
 
+    def connect_ex(connection: socket.socket, address: object) -> int:
+        return code
 
-@pytest.mark.parametrize(
-    ("raised", "limit_s", "expected"),
-    [
-        (socket.timeout("timed out"), 20.0, DeadlineError),
-        (NO_ANSWER, 20.0, ConnectError),
-        (NO_ANSWER, None, ConnectError),
-        (NO_ROUTE, 20.0, ConnectError),
-        (NO_ROUTE, None, ConnectError),
-    ],
-)
-def test_whose_time_was_over(monkeypatch, raised, limit_s, expected):
-    """Our limit ends the wait; the kernel's own timeout is a matter of the address that has it."""
-
-    def connect(connection: socket.socket, address: object) -> None:
-        raise raised
-
-    monkeypatch.setattr(network.socket, "socket", type("S", (socket.socket,), {"connect": connect}))
-    with pytest.raises(expected):
+    refusing = type("S", (socket.socket,), {"connect_ex": connect_ex})
+    monkeypatch.setattr(network.socket, "socket", refusing)
+    with pytest.raises(ConnectError, match=rf"tried 127\.0\.0\.1:9190 \({os.strerror(code)}\)"):
         dial(LOOPBACK, 9190, Deadline(limit_s, "the connection"))
+
+
+@contextlib.contextmanager
+def swallowing(host: str, port: int = 0) -> Iterator[int]:
+    """An address that answers nothing, as the kernel ignores who comes when the queue is full."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server((host, port), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
+
+
+def name_of(monkeypatch, *hosts):
+    """Lets the name ``board`` have these addresses, in this order."""
+
+    def getaddrinfo(name, port, **options):
+        assert name == b"board"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+    monkeypatch.setattr(network.socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize("before", [[], ["127.0.0.3"]], ids=["first", "behind one that refuses"])
+def test_an_address_that_answers_nothing(monkeypatch, before):
+    """The next one is tried after a moment, and its answer counts."""
+    with listen(LOOPBACK, 0) as listener:
+        port = listener.getsockname()[1]
+        name_of(monkeypatch, *before, "127.0.0.2", LOOPBACK)
+        with swallowing("127.0.0.2", port), dial("board", port, soon()) as connection:
+            assert connection.getpeername() == (LOOPBACK, port)
+            assert connection.getblocking()
+
+
+def test_the_deadline_is_that_of_all_addresses(monkeypatch):
+    """If none answers, it ends the wait; what refused before does not count."""
+    with swallowing("127.0.0.2") as port, swallowing("127.0.0.4", port):
+        name_of(monkeypatch, "127.0.0.3", "127.0.0.2", "127.0.0.4")
+        with pytest.raises(DeadlineError, match=r"the connection took longer than 0\.4 s"):
+            dial("board", port, Deadline(0.4, "the connection"))
 
 
 def test_deadline_that_is_over_before_the_dialling():

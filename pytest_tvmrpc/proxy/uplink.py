@@ -94,11 +94,16 @@ class Uplink:
     async def _connect(self) -> _Talk:
         """A connection to the first of the tracker's addresses that takes one."""
         failure = OSError("its name has no address")
-        for family, kind, proto, _, address in await self._lookup.addresses():
+        found = await self._lookup.addresses()
+        share_s = CONNECT_LIMIT_S / len(found)  # what comes to an address may just vanish there
+        for family, kind, proto, _, address in found:
             connection = socket.socket(family, kind, proto)
             try:
                 connection.setblocking(False)
-                await self._loop.sock_connect(connection, address)
+                await asyncio.wait_for(self._loop.sock_connect(connection, address), share_s)
+            except asyncio.TimeoutError:
+                connection.close()
+                failure = OSError(f"no answer within {share_s:g} s")
             except OSError as error:
                 connection.close()
                 failure = error

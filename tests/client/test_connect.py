@@ -184,3 +184,34 @@ def test_a_connection_that_is_reset() -> None:
         with pytest.raises(ConnectionLostError, match="broke the connection in the handshake"):
             rpc.connect("127.0.0.1", listener.getsockname()[1])
         thread.join()
+
+
+def test_an_address_of_the_name_that_answers_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tracker and server are reached at the next one, long before the limit of the connection."""
+    with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(rpc.Tracker(port=0, silent=True))
+        address = (tracker.host, tracker.port)
+        server = stack.enter_context(
+            rpc.Server(
+                port=0, tracker_addr=address, key="swallowed", custom_addr="board", silent=True
+            )
+        )
+        for port in (server.port, tracker.port):
+            full = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+            for _ in range(3):  # the kernel ignores who comes when the queue is full
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+
+        def getaddrinfo(name: Any, port: int, **options: Any) -> Any:
+            hosts = ("127.0.0.2", "127.0.0.1")
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with rpc.connect_tracker("farm", tracker.port, timeout=5) as farm, farm.request(
+            "swallowed", connect_timeout=5
+        ) as remote:
+            assert remote.peer == ("board", server.port)
+            assert remote.get_function("rpc.test.addone")(1) == 2

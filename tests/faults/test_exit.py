@@ -96,8 +96,7 @@ def test_an_exception_ends_the_script(
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=deadline_s,
     )

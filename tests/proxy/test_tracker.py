@@ -12,10 +12,11 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
+from pytest_tvmrpc import network
 from pytest_tvmrpc.network import LOOPBACK
 from pytest_tvmrpc.protocol import farm
 from pytest_tvmrpc.protocol import tracker as wire
-from pytest_tvmrpc.proxy import listing, registration
+from pytest_tvmrpc.proxy import listing, registration, uplink
 from pytest_tvmrpc.proxy.lookup import Lookup
 from pytest_tvmrpc.proxy.uplink import Uplink
 from pytest_tvmrpc.tracker.launch import Tracker
@@ -370,14 +371,50 @@ def test_a_connection_that_is_not_wanted_any_more() -> None:
 
     async def scenario(steps: int, address: Address) -> None:
         words = registration.Registration("proxied:phone", 1, "phone", entropy=os.urandom)
-        uplink = Uplink("the tracker", Lookup(address), words, lambda: None)
+        link = Uplink("the tracker", Lookup(address), words, lambda: None)
         for _ in range(steps):
             await asyncio.sleep(0)
-        uplink.close()
-        done, _ = await asyncio.wait({uplink.task}, timeout=10)
+        link.close()
+        done, _ = await asyncio.wait({link.task}, timeout=10)
         assert done, f"it goes on after {steps} steps"
         await asyncio.sleep(0)
 
     with socket.create_server((LOOPBACK, 0), backlog=100) as listener:
         for steps in range(40):
             asyncio.run(scenario(steps, listener.getsockname()))
+
+
+def test_an_address_of_the_tracker_that_answers_nothing(
+    monkeypatch: pytest.MonkeyPatch, deadline_s: float
+) -> None:
+    """Each address of the name has its share of the limit, so the next one is reached."""
+    monkeypatch.setattr(uplink, "CONNECT_LIMIT_S", 0.4)
+    reached = []
+
+    async def scenario(port: int) -> None:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in ("127.0.0.2", LOOPBACK)
+        ]
+        monkeypatch.setattr(network.socket, "getaddrinfo", lambda *_, **__: found)
+        words = registration.Registration("proxied:phone", 1, "phone", entropy=os.urandom)
+        link = Uplink("the tracker", Lookup(("farm", port)), words, lambda: None)
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        connection, _ = await asyncio.wait_for(loop.sock_accept(listener), deadline_s)
+        with connection:
+            reached.append(await asyncio.wait_for(loop.sock_recv(connection, 4), deadline_s))
+        link.close()
+        await asyncio.wait({link.task})
+        await asyncio.sleep(0)
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((LOOPBACK, 0)))
+        port = listener.getsockname()[1]
+        full = stack.enter_context(socket.create_server(("127.0.0.2", port), backlog=0))
+        for _ in range(3):  # the kernel ignores who comes when the queue is full
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        asyncio.run(scenario(port))
+    assert reached == [wire.MAGIC]
