@@ -16,7 +16,7 @@ from ..runtime.device.api import Device
 from ..runtime.function import PackedFunc
 from ..runtime.module import LINKED, LOADERS, Module, load_module
 from ..runtime.registry import get_global_func
-from . import machine, selftest
+from . import machine, selftest, tuning
 
 MAX_NAME = 1024
 """Bytes of a file's name with its folders; systems stop at 1,024 to 4,096 bytes of a path."""
@@ -57,7 +57,7 @@ class Environment:
             "runtime.SystemLib": _system_lib,
             "ffi.SystemLib": _system_lib,
         }
-        for name, function in {**named, **selftest.FUNCTIONS}.items():
+        for name, function in {**named, **selftest.FUNCTIONS, **tuning.FUNCTIONS}.items():
             self.functions[name] = PackedFunc(function, name)
         self.functions["tvm.rpc.server.upload"] = self._upload
 

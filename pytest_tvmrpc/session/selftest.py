@@ -19,6 +19,41 @@ def _raise(name: str) -> None:
     raise ValueError(name)
 
 
+class _NamedError(RuntimeError):
+    """An error that has any name at the client.
+
+    Args:
+        name: of its type.
+        text: its message.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.remote_type = name
+
+
+def _raise_kind(kind: str, text: str) -> None:
+    raise _NamedError(kind, text)
+
+
+def _raiser(text: str) -> Callable[[], None]:
+    """A function that raises what the text says: ``TypeError: text``, or only a text."""
+    kind, colon, message = text.partition(": ")
+    if not (colon and kind.isidentifier()):
+        kind, message = "RuntimeError", text
+    return lambda: _raise_kind(kind, message)
+
+
+def _comparer(text: str) -> Callable[[int, int], None]:
+    """A function that raises, with this text in it, where two integers are not the same."""
+
+    def compare(x: int, y: int) -> None:
+        if x != y:
+            raise _NamedError("InternalError", f"{x} is not {y}: {text}")
+
+    return compare
+
+
 def _add_to_lhs(x: int) -> Callable[[int], int]:
     return lambda y: x + y
 
@@ -64,5 +99,10 @@ FUNCTIONS: Dict[str, Callable[..., Any]] = {
     "rpc.test.remote_tensor_func": _check_ones,
     "rpc.test.remote_array_func": _check_ones,  # its name up to TVM 0.20
     "testing.echo": lambda *values: values[0],
+    "testing.nop": lambda *values: values[0] if values else None,
+    "testing.test_raise_error": _raise_kind,
+    "testing.test_raise_error_callback": _raiser,  # up to TVM 0.20
+    "testing.test_check_eq_callback": _comparer,
+    "testing.sleep_in_ffi": time.sleep,
     "testing.sleep": lambda seconds, *_: time.sleep(seconds),
 }

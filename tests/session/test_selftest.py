@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_tvmrpc import rpc
+from pytest_tvmrpc.errors import RemoteError
 from pytest_tvmrpc.runtime.device.names import cpu
 from pytest_tvmrpc.runtime.tensor import empty
 from pytest_tvmrpc.session.selftest import FUNCTIONS
+from pytest_tvmrpc.session.serving import describe
+
+if TYPE_CHECKING:
+    from typing import Iterator
+
+
+@pytest.fixture(name="remote")
+def _remote() -> Iterator[Any]:
+    """A session in this process."""
+    with rpc.LocalSession() as remote:
+        yield remote
 
 
 def test_values() -> None:
@@ -21,6 +34,45 @@ def test_values() -> None:
     assert FUNCTIONS["testing.echo"](1, 2) == 1
     with pytest.raises(ValueError, match=r"^abc$"):
         FUNCTIONS["rpc.test.except"]("abc")
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "RuntimeError", "OpNotImplemented"])
+def test_errors_of_any_name(kind: str) -> None:
+    """An error of a name, by both names of the function; the client is told just this."""
+    for act in (
+        lambda: FUNCTIONS["testing.test_raise_error"](kind, "my text"),
+        FUNCTIONS["testing.test_raise_error_callback"](f"{kind}: my text"),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            act()
+        assert describe(caught.value) == f"{kind}: my text"
+
+
+def test_errors_without_a_name() -> None:
+    """A text that names no type is the message of an error that says so."""
+    for text in ("my text", "my text: with colons", "ValueError"):
+        with pytest.raises(RuntimeError) as caught:
+            FUNCTIONS["testing.test_raise_error_callback"](text)()
+        assert describe(caught.value) == f"RuntimeError: {text}"
+
+
+def test_errors_reach_the_client(remote: Any) -> None:
+    """They are of the type that they name, if there is such a type; the session goes on."""
+    raise_error = remote.get_function("testing.test_raise_error")
+    with pytest.raises(KeyError, match="my text") as caught:
+        raise_error("KeyError", "my text")
+    assert isinstance(caught.value, RemoteError)
+    with pytest.raises(RemoteError, match="my text"):
+        remote.get_function("testing.test_raise_error_callback")("OddError: my text")()
+    compare = remote.get_function("testing.test_check_eq_callback")("they differ")
+    compare(1, 1)
+    with pytest.raises(RemoteError, match="1 is not 2: they differ"):
+        compare(1, 2)
+    with pytest.raises(TypeError):
+        raise_error("KeyError")
+    assert remote.get_function("testing.nop")() is None
+    assert remote.get_function("testing.nop")(3) == 3
+    remote.get_function("testing.sleep_in_ffi")(0.0)
 
 
 def test_a_returned_tensor() -> None:
