@@ -26,7 +26,8 @@ from .tensors import PACKET_LIMIT, RemoteDevice, RemoteDeviceAPI, ReturnedMemory
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ..session.endpoint import Endpoint, Meter
+    from ..session.channel import Meter
+    from ..session.endpoint import Endpoint
 
 _USUAL = (
     "tvm.rpc.server.upload",

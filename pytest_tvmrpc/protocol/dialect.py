@@ -26,7 +26,7 @@ from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
 from . import ffi, legacy, records
 from .codes import ArgTypeCode, RPCCode, TypeIndex
-from .state import code_name
+from .requests import REQUESTS, Argument, Body, code_name
 
 if TYPE_CHECKING:
     from .values import PendingBytes
@@ -151,13 +151,20 @@ def of_client(code: int, body: Buffer, missing: int = 0) -> Optional[Dialect]:
 
 def _sequence_start(code: int, body: Buffer) -> Optional[int]:
     """Where the packed sequence begins in the body of a request; None if it has none."""
-    if code in (RPCCode.COPY_TO_REMOTE, RPCCode.COPY_FROM_REMOTE, RPCCode.SHUTDOWN):
-        return None
-    if code == RPCCode.CALL_FUNC:
-        return 8
-    if code == RPCCode.INIT_SERVER:
+    row = REQUESTS.get(code)
+    form = Body.VALUES if row is None else row.body
+    if form is Body.VERSION:
         return 8 + int.from_bytes(body[:8], "little")
-    return 0
+    return _STARTS.get(form)
+
+
+_STARTS = {Body.VALUES: 0, Body.CALL: 8}
+
+
+def _arguments(code: int) -> Tuple[Argument, ...]:
+    """The first values of a request, as clients of TVM send them."""
+    row = REQUESTS.get(code)
+    return () if row is None else row.arguments
 
 
 def _read(dialect: Dialect, body: Buffer, start: int, missing: int = 0) -> Optional[List[Any]]:
@@ -171,24 +178,6 @@ def _read(dialect: Dialect, body: Buffer, start: int, missing: int = 0) -> Optio
     except RemoteProtocolError:
         return None
 
-
-_FORMS: Dict[int, Tuple[Tuple[type, ...], ...]] = {
-    RPCCode.INIT_SERVER: ((str,),),
-    RPCCode.GET_GLOBAL_FUNC: ((str,),),
-    RPCCode.FREE_HANDLE: ((OpaquePointer,),),
-    RPCCode.DEV_SET_DEVICE: ((Device,),),
-    RPCCode.DEV_GET_ATTR: ((Device,), (int,)),
-    RPCCode.DEV_ALLOC_DATA: ((Device,), (int,), (int,), (DataType,)),
-    RPCCode.DEV_FREE_DATA: ((Device,), (OpaquePointer,)),
-    RPCCode.DEV_STREAM_SYNC: ((Device,), (OpaquePointer,)),
-    RPCCode.COPY_AMONG_REMOTE: ((TensorRecord,), (TensorRecord,), (OpaquePointer,)),
-    RPCCode.DEV_ALLOC_DATA_WITH_SCOPE: ((TensorRecord,), (str, type(None))),
-    RPCCode.DEV_CREATE_STREAM: ((Device,),),
-    RPCCode.DEV_FREE_STREAM: ((Device,), (OpaquePointer,)),
-    RPCCode.DEV_SET_STREAM: ((Device,), (OpaquePointer,)),
-    RPCCode.DEV_GET_CURRENT_STREAM: ((Device,),),
-}
-"""Of which types the first values of a request are, as clients of TVM send them."""
 
 _CODES: Dict[type, int] = {
     str: ArgTypeCode.STR,
@@ -208,9 +197,9 @@ def _names_devices(values: List[Any]) -> bool:
 
 def _is_usual(code: int, values: List[Any]) -> bool:
     """Whether the first values are of the types that clients of TVM send."""
-    form = _FORMS.get(code, ())
+    form = _arguments(code)
     return len(values) >= len(form) and all(
-        type(value) in types for value, types in zip(values, form)
+        type(value) in argument.types for value, argument in zip(values, form)
     )
 
 
@@ -225,16 +214,16 @@ def _in_no_dialect(code: int, body: Buffer, start: int) -> RemoteProtocolError:
 
 def _has_legacy_codes(code: int, body: Buffer, start: int) -> bool:
     """Whether a sequence begins with the codes that a legacy client sends for this request."""
-    form = _FORMS.get(code, ())
+    form = _arguments(code)
     if len(body) - start < 4 + 4 * len(form):
         return False
     words = struct.unpack_from(f"<{len(form)}i", body, start + 4)
-    return all(word in map(_CODES.get, types) for word, types in zip(words, form))
+    return all(word in map(_CODES.get, argument.types) for word, argument in zip(words, form))
 
 
 def _looks_legacy(code: int, body: Buffer, start: int) -> bool:
     """Whether a sequence that cannot be read may be one of a legacy client."""
-    form = _FORMS.get(code, ())
+    form = _arguments(code)
     first = struct.unpack_from("<i", body, start + 4)[0]
     if first != ArgTypeCode.STR:
         return len(form) > 1 and _has_legacy_codes(code, body, start)

@@ -17,7 +17,7 @@ from .selection import Wish, chosen_keys, wish_of
 if TYPE_CHECKING:
     from ..client.session import RPCSession
     from ..options import Options
-    from ..session.conversation import Meter
+    from ..session.channel import Meter
     from .logs import SessionLog
 
     Emit = Callable[[str, str, str, str], None]

@@ -1,4 +1,4 @@
-"""Bytes to and from the other machine over a socket. Knows no protocol.
+"""Bytes to and from the other machine over a socket, and their meter. Knows no protocol.
 
 A channel blocks; the kernel's own timeouts bound each wait (see `network.set_kernel_timeouts`).
 """
@@ -28,6 +28,33 @@ _FOREVER_S = 1_000_000.0
 
 _JOINED = 4096
 """Bytes up to which joining buffers is cheaper than handing the kernel a list of them."""
+
+
+class Meter:
+    """What went over one session: its calls, bytes and seconds.
+
+    Attributes:
+        calls: requests that were waited for.
+        bytes_sent, bytes_received: bytes of packets.
+        call_s: seconds spent in requests.
+        device_s: seconds that ``time_evaluator`` measured on the device.
+        upload_s: the part of `call_s` that uploads and downloads of files took.
+        upload_nbytes: bytes of the files that were uploaded.
+    """
+
+    __slots__ = (
+        *("bytes_received", "bytes_sent", "call_s", "calls", "device_s"),
+        *("upload_nbytes", "upload_s"),
+    )
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.call_s = 0.0
+        self.device_s = 0.0
+        self.upload_s = 0.0
+        self.upload_nbytes = 0
 
 
 class SocketChannel:
@@ -157,22 +184,6 @@ class SocketChannel:
         if not waiting.poll(limit_s * 1000):
             raise BlockingIOError  # as the kernel says it at its own timeouts
 
-    def receive_exactly(self, target: memoryview) -> None:
-        """Fills the target straight from the kernel.
-
-        Raises:
-            ConnectionLostError: the peer closed before.
-            OSError: translate it with `lost`.
-        """
-        progress, total = self.progress, len(target)
-        while len(target):
-            received = self.recv_into(target)
-            if not received:
-                raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
-            target = target[received:]
-            if progress is not None:
-                progress(total - len(target), total)
-
     def send_file(self, file: Any, nbytes: int) -> None:
         """Sends so many bytes of an open file, from its start, by the kernel's own copy."""
         offset = 0
@@ -181,20 +192,6 @@ class SocketChannel:
             if not sent:
                 raise ConnectionLostError(f"a file shrank while it was sent to {self.peer}")
             offset += sent
-
-    def receive_to(self, write: Any, nbytes: int) -> None:
-        """Receives so many bytes and calls ``write(memoryview)`` with each part."""
-        progress, total = self.progress, nbytes
-        block = memoryview(bytearray(min(nbytes, _AT_ONCE)))
-        while nbytes:
-            part = block[: min(nbytes, len(block))]
-            received = self.recv_into(part)
-            if not received:
-                raise ConnectionLostError(f"{self.peer} closed the connection within a packet")
-            write(part[:received])
-            nbytes -= received
-            if progress is not None:
-                progress(total - nbytes, total)
 
     def lost(self, error: OSError, doing: str) -> Exception:
         """The error to raise for one of the socket's: out of time, or the peer is gone."""

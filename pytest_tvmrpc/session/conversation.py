@@ -1,9 +1,9 @@
-"""A conversation with a serving end: the steps of which each request consists. Asks for nothing.
+"""A conversation with a serving end: what is sent, owed, received, and the end. Asks for nothing.
 
-Every request is answered in order, so what is owed is a queue. After an error in the middle of a
-conversation nobody knows which answer comes next: the connection is closed, and every later
-request says why. The hot path, a short request with a short answer and nothing else going on,
-is flat.
+It carries packets; what is in them, `endpoint` knows. Every request is answered in order, so what
+is owed is a queue. After an error in the middle of a conversation nobody knows which answer comes
+next: the connection is closed, and every later request says why. The hot path, a short request
+with a short answer and nothing else going on, is flat.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import contextlib
 import functools
 import threading
 import time
-from collections import deque
 from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Deque,
     Iterator,
     List,
     NoReturn,
@@ -29,22 +27,22 @@ from typing import (
 
 from ..errors import (
     ConnectionLostError,
+    LocalProtocolError,
     ProtocolError,
     RemoteError,
     RemoteProtocolError,
     RPCError,
     RPCSessionTimeoutError,
     SessionCrashedError,
-    SessionKickedError,
     remote_error,
 )
 from ..protocol.codes import RPCCode
-from ..protocol.dialect import FFI, Dialect, of_server
-from ..protocol.framing import PacketReader
-from ..protocol.state import NAMES, code_name
-from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
-from .buffers import unfilled
-from .later import FREEING, MOST, Later, Owed, Pending, goes_behind
+from ..protocol.dialect import of_server
+from ..protocol.packets import SHUTDOWN
+from ..protocol.requests import STEPS, State, code_name, illegal
+from .channel import Meter
+from .incoming import Incoming
+from .later import COPYING, MOST, Later, Owed, Owing, Pending, goes_behind
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
@@ -52,101 +50,85 @@ if TYPE_CHECKING:
 Buffer = Union[bytes, bytearray, memoryview]
 
 RETURN = int(RPCCode.RETURN)
-COPY_ACK = int(RPCCode.COPY_ACK)
 
-_OF_ANY_TYPE = NAMES[RPCCode.DEV_GET_ATTR]
-"""The one request but calls whose answer may be a text, or whatever a device knows."""
+_GOODBYE_S = 2.0
+"""How long the last answers of a server of TVM are waited for."""
 
-_CLAIMED = 1 << 28
-"""Bytes for which a peer's word is taken; memory for more is taken as they arrive."""
+_CODE_AT = 8
+"""Where the code of a packet of ours is; it is below 256."""
+
+_UNSENT = 16 * 1024
+"""Bytes of a pipeline's calls that go out together."""
 
 clock = time.perf_counter
-
-_ENDS = (RPCSessionTimeoutError, SessionCrashedError, SessionKickedError)
-"""What ends a session by its own name, and is told to every call that waits."""
-
 
 _LOSSES = (ConnectionLostError, RemoteProtocolError)
 """What ends a session that this side would have gone on with."""
 
 
-class Meter:
-    """What went over one session: its calls, bytes and seconds.
-
-    Attributes:
-        calls: requests that were waited for.
-        bytes_sent, bytes_received: bytes of packets.
-        call_s: seconds spent in requests.
-        device_s: seconds that ``time_evaluator`` measured on the device.
-        upload_s: the part of `call_s` that uploads and downloads of files took.
-        upload_nbytes: bytes of the files that were uploaded.
-    """
-
-    __slots__ = (
-        *("bytes_received", "bytes_sent", "call_s", "calls", "device_s"),
-        *("upload_nbytes", "upload_s"),
-    )
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.call_s = 0.0
-        self.device_s = 0.0
-        self.upload_s = 0.0
-        self.upload_nbytes = 0
-
-
 class Conversation:
     """One session's connection: sending, what is owed, receiving, and the end.
+
+    Threads may share it: who asks holds the lock until the answer has been read.
 
     Args:
         channel: to a server that has agreed in the handshake.
 
     Attributes:
-        dialect: the server's, as far as it is known.
+        incoming: the packets that come; bounds of a body are offsets into its reader's buffer.
+        lock: held from a request to the end of its answer.
+        later: what goes out with the next request.
         is_ours: whether the server is one of this package.
+        state: which requests are legal.
         closed_because: None while the session is open, then why it is not.
         is_lost: whether it ended by neither this side nor a limit.
     """
 
     def __init__(self, channel: SocketChannel) -> None:
         self.channel = channel
-        self._recv_into = channel.recv_into
-        self._send_once: Callable[[Buffer], int] = channel.send_once
-        self.speak(FFI)
-        self.is_ours = False
+        self.incoming = Incoming(channel)
         self.meter = Meter()
+        self.lock = threading.Lock()
+        self.later = Later()
+        self.is_ours = False
+        self.state = State.OPENED
         self.closed_because: Optional[str] = None
         self.is_lost = False
+        self._reader = self.incoming.reader
+        self._recv_into = channel.recv_into
+        self._send_once: Callable[[Buffer], int] = _refuse_early
         self._is_leaving = False
-        self._reader = PacketReader()
-        self._lock = threading.Lock()
-        self._later = Later()
-        self._waiting = self._later.queue
-        self._owed: Deque[Union[Owed, Pending]] = deque()
-        self._unsent: List[Buffer] = []
-        self._unsent_bytes = 0
-        self._pipelined = 0  # of what is owed
-        self._late: Optional[RPCError] = None
+        self._waiting = self.later.queue
+        self._owing = Owing()
+        self._owed = self._owing.queue
+        self._unsent = bytearray()  # of a pipeline
 
-    def speak(self, dialect: Dialect) -> None:
-        """Writes and reads in this dialect from now on."""
-        self.dialect = dialect
-        self._encode_call = dialect.encode_call
-        self._encode_request = dialect.encode_request
-        self._decode_result = dialect.decode_result
+    def done(self, code: int) -> None:
+        """A request was answered; those that change the state are told here."""
+        self.state = STEPS[self.state][code].state
+        self._send_once = self.channel.send_once
 
     # The steps of a request
 
-    def _ask(
+    def ask(
         self,
         packet: Union[bytes, Sequence[Buffer]],
         doing: str,
         expected: int = RETURN,
         is_alloc: bool = False,
     ) -> Tuple[int, int]:
-        """Sends a request; returns where the body of its answer lies in the reader's buffer."""
+        """Sends a request; returns where the body of its answer lies in the reader's buffer.
+
+        Args:
+            packet: of one buffer, if it is short.
+            doing: names it in messages.
+            expected: the code of its answer.
+            is_alloc: whether it may need memory that is freed with it.
+
+        Raises:
+            RemoteError: the server answered with an error; the session stays usable.
+            LocalProtocolError: the request is not legal now; nothing was sent.
+        """
         __tracebackhide__ = True
         meter, reader = self.meter, self._reader
         started = clock()
@@ -168,13 +150,13 @@ class Conversation:
                 meter.bytes_received += received
                 return 12, received
             self._take(received, doing)
-            return self._expect(expected, doing)
-        except RemoteError:
+            return self.expect(expected, doing)
+        except (RemoteError, LocalProtocolError):
             raise
         except OSError as error:
-            raise self._fail(error, doing) from error.__cause__
+            raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._break(f"it was interrupted in {doing} ({error!r})", error)
+            self.end(f"it was interrupted in {doing} ({error!r})", error)
             raise
         finally:
             meter.calls += 1
@@ -189,27 +171,151 @@ class Conversation:
     ) -> Tuple[int, int]:
         """`_ask` when there are frees to send along, or answers to take before."""
         __tracebackhide__ = True
-        while is_alloc and len(self._later) > MOST:  # it may need the memory of any of them
-            self._send_batch(doing)
-        behind = self._send(packet, is_alloc)
-        self._settle(doing)
+        behind = self._send_in_order(packet, doing, is_alloc)
         try:
-            bounds = self._expect(expected, doing)
+            bounds = self.expect(expected, doing)
         finally:
             if self.closed_because is None:
                 self._owed += behind
         self._raise_late()
         return bounds
 
+    def ask_together(
+        self,
+        packet: bytes,
+        doing: str,
+        readers: Sequence[Callable[[int, int], Any]],
+        is_alloc: bool,
+    ) -> List[Any]:
+        """Sends several requests in one go; what the readers made of the bounds of each answer.
+
+        Raises:
+            RemoteError: the server answered one of them with an error; all answers were taken.
+        """
+        __tracebackhide__ = True
+        with self.lock, self.guarded(doing):
+            behind = self._send_in_order(packet, doing, is_alloc)
+            answers = []
+            for read in readers:
+                try:
+                    answers.append(read(*self.expect(RETURN, doing)))
+                except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
+                    raise
+                except RemoteError as error:  # the answers to the others have to be taken, too
+                    self._owing.keep(error)
+            self._owed += behind
+            self.meter.calls += 1
+            self._raise_late()
+            return answers
+
+    def post(self, packet: Sequence[Buffer], doing: str) -> None:
+        """Sends a copy, whose void answer is taken with a later one's."""
+        with self.lock, self.guarded(doing):
+            if len(self._owed) >= MOST:
+                self._send_unsent()
+                self._settle(doing)
+            started = clock()
+            behind = self._send(packet, False)
+            self._owed.append(COPYING)
+            self._owed += behind
+            self.meter.call_s += clock() - started
+
+    def start(self, packet: bytes, pending: Pending) -> None:
+        """Sends a call with others, soon; its answer comes when it is finished.
+
+        Raises:
+            ConnectionLostError: the session is over.
+        """
+        with self.lock:
+            self._check_step(packet)
+            try:
+                while self._waiting:  # what was asked for before, and may be a copy
+                    waiting, owed = self.later.take()
+                    self._unsent += b"".join(waiting)
+                    self._owed += owed
+                self._unsent += packet
+                self._owing.add(pending)
+                self.meter.calls += 1
+                if self._owing.pipelined == 1 or len(self._unsent) >= _UNSENT:
+                    self._work_off(pending.name)
+            except BaseException as error:
+                self.end(f"it was interrupted in {pending.name} ({error!r})")
+                raise
+
+    def finish(self, pending: Optional[Pending] = None) -> None:
+        """Takes the answers up to that of one call, or all; errors are kept with their calls.
+
+        Raises:
+            ConnectionLostError: the session ended; the calls know it, too.
+        """
+        with self.lock:
+            if pending is not None and pending.is_done:
+                return
+            if self.closed_because is None and (self._owing.pipelined or self._owing.late):
+                self._work_off("a pipeline", pending, is_last=True)
+
+    def _work_off(
+        self, doing: str, until: Optional[Pending] = None, *, is_last: bool = False
+    ) -> None:
+        started = clock()
+        try:
+            with self.guarded(doing):
+                self._send_unsent()
+                if is_last:
+                    self._settle(doing, until)
+                    self._raise_late()
+        finally:
+            self.meter.call_s += clock() - started
+
+    def close(self, because: str) -> None:
+        """Says Shutdown and ends the session. May be called twice.
+
+        A call that another thread waits for ends, too.
+        """
+        self._is_leaving = True
+        if not self.lock.acquire(blocking=False):
+            self.channel.interrupt()
+            if not self.lock.acquire(timeout=_GOODBYE_S):
+                return
+        try:
+            if self.closed_because is None:
+                with contextlib.suppress(OSError, RPCError):  # gone already: what Shutdown asks for
+                    if not self.is_ours:
+                        self._take_leave()
+                    self.channel.send([SHUTDOWN])
+                self.end(because)
+        finally:
+            self.lock.release()
+
+    def _take_leave(self) -> None:
+        """Takes what is owed, since TVM's server does not survive an answer that nobody takes."""
+        self.channel.limit(_GOODBYE_S, "")
+        if self._owed:
+            self._send_unsent()
+            self._settle("closing")
+        while self.later.has_copies:
+            self._send_batch("closing")
+
+    def _send_in_order(
+        self, packet: Union[bytes, Sequence[Buffer]], doing: str, is_alloc: bool
+    ) -> List[Owed]:
+        """Sends a request and takes all answers before its own; what is owed behind that."""
+        __tracebackhide__ = True
+        while is_alloc and len(self.later) > MOST:  # it may need the memory of any of them
+            self._send_batch(doing)
+        behind = self._send(packet, is_alloc)
+        self._settle(doing)
+        return behind
+
     def _send(self, packet: Union[bytes, Sequence[Buffer]], is_alloc: bool) -> List[Owed]:
         """Sends this request and some of what waits in one go; what is owed behind its answer."""
-        self._check_step()
-        if self._pipelined or len(self._owed) > MOST:
+        buffers: List[Buffer] = [packet] if isinstance(packet, bytes) else list(packet)
+        self._check_step(buffers[0])
+        if self._owing.pipelined or len(self._owed) > MOST:
             # Neither side may block on a send to the other, so these answers come first.
             self._send_unsent()
             self._settle("earlier requests")
-        buffers: List[Buffer] = [packet] if isinstance(packet, bytes) else list(packet)
-        waiting, owed = self._later.take()
+        waiting, owed = self.later.take()
         behind: List[Owed] = []
         if waiting and not self.is_ours and goes_behind(owed, is_alloc):
             buffers += waiting
@@ -224,21 +330,27 @@ class Conversation:
 
     def _send_batch(self, doing: str) -> None:
         """Sends some of what waits by itself, and takes the answers."""
-        waiting, owed = self._later.take()
+        waiting, owed = self.later.take()
         self._owed += owed
         self.meter.bytes_sent += self.channel.send(waiting)
         self._settle(doing)
 
-    def _check_step(self) -> None:
-        """Lets nothing be said that could be taken for something else.
+    def _check_step(self, packet: Buffer) -> None:
+        """Lets nothing be said that is not legal now, or could be taken for something else.
 
         Raises:
             ConnectionLostError: the session is over, or an interrupt tore an answer apart.
+            LocalProtocolError: this request is not legal now.
         """
         if self._reader.missing and self.closed_because is None:
-            self._break("an answer was not taken to its end")
+            self.end("an answer was not taken to its end")
         if self.closed_because is not None:
             _refuse(self.channel.peer, self.closed_because)
+        step = STEPS[self.state].get(packet[_CODE_AT])
+        if step is None or step.refusal:
+            raise LocalProtocolError(
+                step.refusal if step else illegal(self.state, packet[_CODE_AT])
+            )
 
     # What is owed
 
@@ -256,52 +368,25 @@ class Conversation:
         owed = self._owed[0]  # stays there meanwhile: whoever ends the session tells it
         try:
             if isinstance(owed, Pending):
-                start, end = self._expect(RETURN, owed.name)
-                if self._reader.missing:
-                    owed.value = self._long_result(start, end)
-                else:
-                    owed.value = self._decode_result(self._reader.buffer, start, end)
+                owed.value = owed.read(*self.expect(RETURN, owed.name))
                 owed.is_done = True
             else:
-                self._expect(RETURN, doing)
+                self.expect(RETURN, doing)
         except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
             raise
         except RemoteError as error:
             if isinstance(owed, Pending):
                 owed.fail(error)
             elif owed.matters:
-                self._late = self._late or error
-        if self.closed_because is not None:
-            return
-        self._owed.popleft()
-        if isinstance(owed, Pending):
-            self._pipelined -= 1
-            if owed.is_abandoned:
-                self.abandon(owed)  # whose answer has come now
-
-    def abandon(self, pending: Pending) -> None:
-        """Nobody will ask for this result: what it holds on the server is let go, once it came."""
-        pending.is_abandoned = True
-        value, pending.value = pending.value, None
-        if isinstance(value, TensorResult):
-            self.release(value.handle, TensorResult)
-        elif isinstance(value, (FunctionHandle, ModuleHandle, ObjectHandle)):
-            self.release(value, type(value))
-
-    def release(self, handle: int, kind: type) -> None:
-        """Frees a function, module, object or tensor with the next request. Never blocks.
-
-        Args:
-            kind: of the handle; servers of older dialects have to be told.
-        """
-        if handle and self.closed_because is None:
-            self._later.add(self.dialect.encode_free(handle, kind), FREEING)
+                self._owing.keep(error)
+        if self.closed_because is None:
+            self._owing.settled()
 
     def _raise_late(self) -> None:
         __tracebackhide__ = True
-        if self._late is not None:
-            late, self._late = self._late, None
-            self._skip_missing()
+        late, self._owing.late = self._owing.late, None
+        if late is not None:
+            self.rest_to(len)
             raise late
 
     def _send_unsent(self) -> None:
@@ -310,9 +395,8 @@ class Conversation:
         A server that nobody takes answers from stops reading, and then our send would never end.
         """
         channel, reader = self.channel, self._reader
-        rest = memoryview(b"".join(self._unsent))
+        rest = memoryview(bytes(self._unsent))
         self._unsent.clear()
-        self._unsent_bytes = 0
         self.meter.bytes_sent += len(rest)
         while rest:
             rest = rest[channel.send_now(rest) :]
@@ -328,7 +412,7 @@ class Conversation:
 
     # Answers
 
-    def _expect(self, expected: int, doing: str) -> Tuple[int, int]:
+    def expect(self, expected: int, doing: str) -> Tuple[int, int]:
         """Bounds of the next packet's body, which has to have this code."""
         __tracebackhide__ = True
         reader = self._reader
@@ -341,14 +425,14 @@ class Conversation:
         if code == expected:
             return start, end
         if code == RPCCode.EXCEPTION:
-            body = self._whole(start, end)
+            body = self.body(start, end)
             # in the server's words, which in answer to InitServer may not be ours yet
             text = of_server(body).decode_values(body, 0, len(body))
             if len(text) != 1:
-                raise self._broken_rule(f"an exception of {len(text)} values answers {doing}")
+                raise self.broken_rule(f"an exception of {len(text)} values answers {doing}")
             raised = remote_error(str(text[0]))
             if isinstance(raised, RPCSessionTimeoutError):
-                self._break(str(raised), raised)
+                self.end(str(raised), raised)
             raise raised
         if code == RPCCode.SHUTDOWN:
             raise ConnectionLostError(
@@ -364,97 +448,49 @@ class Conversation:
         self._reader.received(received)
         self.meter.bytes_received += received
 
-    def _one_value(self, start: int, end: int, doing: str) -> Any:
-        buffer: Buffer = self._reader.buffer
-        if self._reader.missing:
-            buffer = self._whole(start, end)
-            start, end = 0, len(buffer)
-        values = self.dialect.decode_values(buffer, start, end)
-        if len(values) != 1:
-            raise self._broken_rule(f"{len(values)} values answer {doing}; one is expected")
-        (value,) = values
-        if not (value is None or isinstance(value, int) or doing == _OF_ANY_TYPE):
-            raise self._broken_rule(f"{repr(value)[:80]} answers {doing}; a number is expected")
-        return value
+    def body(self, start: int, end: int) -> Buffer:
+        """A body with what is missing of it; takes memory only for what has arrived."""
+        self.meter.bytes_received += self._reader.missing
+        return self.incoming.body(start, end)
 
-    def _result(self, start: int, end: int) -> Any:
-        """What a called function returned."""
-        if self._reader.missing:
-            return self._long_result(start, end)
-        return self._decode_result(self._reader.buffer, start, end)
+    def fill(self, target: memoryview, start: int, end: int) -> None:
+        """Fills the target with a body, or the end of one, and what is missing of it."""
+        self.meter.bytes_received += self._reader.missing
+        self.incoming.fill(target, start, end)
 
-    # Packets larger than the reader's buffer
-
-    def _long_result(self, start: int, end: int) -> Any:
-        """The result of a call when it is larger than the buffer: as a rule a file's bytes."""
-        reader = self._reader
-        values, pending = self.dialect.decode_values_before(
-            reader.buffer, start, end, end + reader.missing
-        )
-        if pending is None:
-            body = self._whole(start, end)
-            return self.dialect.decode_result(body, 0, len(body))
-        here = end - pending.offset
-        if pending.nbytes > _CLAIMED:
-            content = bytearray(reader.buffer[pending.offset : end])
-            self.channel.receive_to(content.extend, reader.missing)
-            self.meter.bytes_received += reader.missing
-            reader.missing = 0
-        else:
-            content = unfilled(pending.nbytes)
-            content[:here] = memoryview(reader.buffer)[pending.offset : end]
-            self._receive_missing(memoryview(content)[here:])
-        return self.dialect.result_of([*values, content])
-
-    def _whole(self, start: int, end: int) -> Buffer:
-        """The body, with what is missing; takes memory only for what has arrived."""
-        reader = self._reader
-        if not reader.missing:
-            return bytes(reader.buffer[start:end])
-        body = bytearray(reader.buffer[start:end])
-        self.channel.receive_to(body.extend, reader.missing)
-        self.meter.bytes_received += reader.missing
-        reader.missing = 0
-        return memoryview(body)
-
-    def _receive_missing(self, target: memoryview) -> None:
-        self.channel.receive_exactly(target)
-        self.meter.bytes_received += len(target)
-        self._reader.missing = 0
-
-    def _skip_missing(self) -> None:
-        if self._reader.missing:
-            self.channel.receive_to(len, self._reader.missing)
-            self._reader.missing = 0
+    def rest_to(self, take: Callable[[memoryview], object]) -> None:
+        """Receives what is missing of a body in parts."""
+        self.meter.bytes_received += self._reader.missing
+        self.incoming.rest_to(take)
 
     # Errors
 
     @contextlib.contextmanager
-    def _guarded(self, doing: str) -> Iterator[None]:
-        """The error handling of `_ask`, for what has more steps than a request and its answer."""
+    def guarded(self, doing: str) -> Iterator[None]:
+        """The error handling of `ask`, for what has more steps than a request and its answer."""
         try:
             yield
-        except RemoteError:
+        except (RemoteError, LocalProtocolError):
             raise
         except OSError as error:
-            raise self._fail(error, doing) from error.__cause__
+            raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._break(f"it was interrupted in {doing} ({error!r})", error)
+            self.end(f"it was interrupted in {doing} ({error!r})", error)
             raise
 
-    def _fail(self, error: OSError, doing: str) -> Exception:
+    def fail(self, error: OSError, doing: str) -> Exception:
         """The error to raise for one of the channel's, which ends the session."""
         failure = self.channel.lost(error, doing)
         if not isinstance(error, (ConnectionLostError, BlockingIOError)):
             failure = self._last_words(doing) or failure
-        self._break(str(failure), failure)
+        self.end(str(failure), failure)
         return failure
 
     def _last_words(self, doing: str) -> Optional[Exception]:
         """What a server that closed said of the session's end; a send fails before it is read."""
         while True:
             try:
-                self._expect(RETURN, doing)
+                self.expect(RETURN, doing)
             except (RPCSessionTimeoutError, SessionCrashedError) as error:
                 return error
             except RemoteError:
@@ -462,35 +498,35 @@ class Conversation:
             except (ProtocolError, OSError):
                 return None
 
-    def _broken_rule(self, message: str) -> RemoteProtocolError:
+    def broken_rule(self, message: str) -> RemoteProtocolError:
+        """The error to raise for an answer that is none, which ends the session."""
         error = RemoteProtocolError(f"{self.channel.peer} broke the protocol: {message}")
-        self._break(message, error)
+        self.end(message, error)
         return error
 
-    def _break(self, because: str, error: Optional[BaseException] = None) -> None:
+    def end(self, because: str, error: Optional[BaseException] = None) -> None:
+        """Ends the session, and all that is owed in it. May be called twice.
+
+        Args:
+            error: what ended it, if this side would have gone on.
+        """
         if self.closed_because is None:
             self.closed_because = because
+            self.state = State.CLOSED
             self.is_lost = isinstance(error, _LOSSES) and not self._is_leaving
             # No method of ours: that would be a cycle, and the buffer garbage until it is found.
             self._send_once = functools.partial(_refuse, self.channel.peer, because)
-        self._later.clear()
+        self.later.clear()
         self._unsent.clear()
-        self._pipelined = 0
-        for owed in self._owed:
-            if isinstance(owed, Pending) and not owed.is_done:
-                if isinstance(error, _ENDS):
-                    owed.fail(type(error)(str(error)))
-                else:
-                    owed.fail(
-                        ConnectionLostError(
-                            f"the session with {self.channel.peer} ended before {owed.name} "
-                            f"was answered: {because}"
-                        )
-                    )
-        self._owed.clear()
+        self._owing.end(self.channel.peer, because, error)
         self.channel.close()
 
 
 def _refuse(peer: str, because: str, packet: object = None) -> NoReturn:
     """What sending is once the session is over."""
     raise ConnectionLostError(f"the session with {peer} is over: {because}")
+
+
+def _refuse_early(packet: Buffer) -> NoReturn:
+    """What sending is before the session is open: InitServer does not go this way."""
+    raise LocalProtocolError(illegal(State.OPENED, packet[_CODE_AT]))

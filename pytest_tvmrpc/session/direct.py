@@ -13,6 +13,7 @@ from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import ConnectionLostError, RemoteError, remote_error
 from ..protocol.codes import RPCCode
 from ..protocol.dialect import FFI
+from ..protocol.requests import REQUESTS, answered, fitted
 from ..protocol.values import (
     ByteSource,
     FunctionHandle,
@@ -20,10 +21,10 @@ from ..protocol.values import (
     ObjectHandle,
     TensorResult,
 )
-from .conversation import Meter, clock
+from .channel import Meter
+from .conversation import clock
 from .later import Pending
 from .serving import describe
-from .syscalls import syscalls_of
 
 if TYPE_CHECKING:
     from .local import LocalSession
@@ -52,7 +53,6 @@ class DirectEndpoint:
         self.meter = Meter()
         self.closed_because: Optional[str] = None
         self._session = session
-        self._syscalls = syscalls_of(session)
 
     def call(
         self,
@@ -74,7 +74,7 @@ class DirectEndpoint:
         translate: Optional[Callable[[Any], Any]] = None,
     ) -> Pending:
         """Calls a function; there is nothing to wait for."""
-        pending = Pending(name)
+        pending = Pending(name, _read_nothing, self.abandon)
         try:
             pending.value = self.call(handle, arguments, name, translate)
             pending.is_done = True
@@ -96,7 +96,12 @@ class DirectEndpoint:
     def syscall(self, code: int, *values: Any) -> Any:
         """Has the session do what a request of this code asks for."""
         __tracebackhide__ = True
-        return self._done(lambda: self._syscalls[code](*values))
+        return self._done(lambda: self._asked(code, values))
+
+    def _asked(self, code: int, values: Sequence[Any]) -> Any:
+        row = REQUESTS[code]
+        method = getattr(self._session, row.method)
+        return answered(row, method(*fitted(row, list(values))))
 
     def get_functions(self, names: Sequence[str]) -> List[int]:
         """Looks several functions up; 0 stands for one that is not there."""
@@ -134,7 +139,7 @@ class DirectEndpoint:
         """Does it now; errors of frees matter to nobody."""
         if self.closed_because is None:
             with contextlib.suppress(Exception):  # of a destructor, which could only print it
-                self._syscalls[code](*values)
+                self._asked(code, values)
 
     def release(self, handle: int, kind: type) -> None:
         """Frees a function, module, object or tensor."""
@@ -181,3 +186,7 @@ class DirectEndpoint:
 
     def _refuse_as_closed(self) -> NoReturn:
         raise ConnectionLostError(f"the session in this process is over: {self.closed_because}")
+
+
+def _read_nothing(start: int, end: int) -> None:
+    """No answer comes in a packet."""

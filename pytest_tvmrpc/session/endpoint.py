@@ -1,4 +1,4 @@
-"""The asking end of a conversation: each request that can be made of a session, as a method.
+"""The asking end of a session: each request that can be made of it, as a method.
 
 Four ways to ask, all answered in order:
 
@@ -10,65 +10,93 @@ Four ways to ask, all answered in order:
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
 
 from ..dlpack import Device, DeviceType, OpaquePointer
-from ..errors import (
-    ProtocolError,
-    RemoteError,
-    RemoteProtocolError,
-    RPCError,
-    RPCSessionTimeoutError,
-)
+from ..errors import ProtocolError, RemoteProtocolError
 from ..protocol import packets
 from ..protocol.codes import RPCCode
-from ..protocol.dialect import of_server
-from ..protocol.state import NAMES
-from ..protocol.values import CHOSEN_HANDLES
-from .conversation import COPY_ACK, RETURN, Conversation, Meter, clock
+from ..protocol.dialect import FFI, Dialect, of_server
+from ..protocol.requests import ANSWERED_BY, NAMES, REQUESTS, Request, is_answer
+from ..protocol.values import (
+    CHOSEN_HANDLES,
+    FunctionHandle,
+    ModuleHandle,
+    ObjectHandle,
+    TensorResult,
+)
+from .buffers import unfilled
+from .conversation import Conversation, clock
 from .later import ALLOCATING, COPYING, FREEING, MOST, Pending
 
 if TYPE_CHECKING:
     from ..dlpack import TensorRecord
-    from ..protocol.dialect import Dialect
     from .channel import SocketChannel
     from .conversation import Buffer
 
-__all__ = ["Endpoint", "Meter"]
 
 _POSTED = 4096
 """Bytes of the largest copy that is posted: several fit any socket buffer."""
 
-_GOODBYE_S = 2.0
-"""How long the last answers of a server of TVM are waited for."""
-
-_UNSENT = 16 * 1024
-"""Bytes of a pipeline's calls that go out together."""
-
 _SMALL = 64 * 1024
 """Bytes of the largest memory that is asked for without waiting: a machine out of it is rare."""
 
+_CLAIMED = 1 << 28
+"""Bytes for which a peer's word is taken; memory for more is taken as they arrive."""
+
 _CPU = Device(DeviceType.CPU, 0)
 
-_ALLOCATES = frozenset((RPCCode.DEV_ALLOC_DATA, RPCCode.DEV_ALLOC_DATA_WITH_SCOPE))
+_CONTENT = ANSWERED_BY[REQUESTS[RPCCode.COPY_FROM_REMOTE].answer]
 
 
-class Endpoint(Conversation):
-    """One session's connection, from InitServer to Shutdown.
+class Endpoint:
+    """One session's requests, from InitServer to Shutdown.
 
     Threads may share it; a request and its answer are one step.
 
+    Args:
+        channel: to a server that has agreed in the handshake.
+
     Attributes:
+        dialect: the server's, as far as it is known.
+        meter: what went over the session.
         takes_handles: whether the server lets us choose the handles of memory.
     """
 
-    takes_handles = False
-
     def __init__(self, channel: SocketChannel) -> None:
-        super().__init__(channel)
+        self.channel = channel
+        self.takes_handles = False
+        self._conversation = Conversation(channel)
+        self.meter = self._conversation.meter
+        self._lock = self._conversation.lock
+        self._later = self._conversation.later
+        self._reader = self._conversation.incoming.reader
         self._handles = itertools.count(CHOSEN_HANDLES)
+        self.speak(FFI)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the server is one of this package."""
+        return self._conversation.is_ours
+
+    @property
+    def closed_because(self) -> Optional[str]:
+        """None while the session is open, then why it is not."""
+        return self._conversation.closed_because
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it ended by neither this side nor a limit."""
+        return self._conversation.is_lost
+
+    def speak(self, dialect: Dialect) -> None:
+        """Writes and reads in this dialect from now on."""
+        self.dialect = dialect
+        self._encode_call = dialect.encode_call
+        self._encode_request = dialect.encode_request
+        self._decode_result = dialect.decode_result
 
     def init_server(
         self,
@@ -90,23 +118,26 @@ class Endpoint(Conversation):
         """
         if dialect is not None:
             self.speak(dialect)
+        row = REQUESTS[RPCCode.INIT_SERVER]
         packet = packets.init_server(self.dialect, constructor)
-        doing = "opening the session"
+        doing, expected = "opening the session", ANSWERED_BY[row.answer]
+        conversation = self._conversation
         with self._lock:
             if is_sent:
-                with self._guarded(doing):
-                    start, end = self._expect(RETURN, doing)
+                with conversation.guarded(doing):
+                    start, end = conversation.expect(expected, doing)
             else:
-                start, end = self._ask(packet, doing)
+                start, end = self._conversation.ask(packet, doing, expected)
             try:
                 if self._reader.missing:
                     raise RemoteProtocolError("the server answers InitServer at length")
                 reply = bytes(self._reader.buffer[start:end])
                 self.speak(of_server(reply))
-                self.is_ours = reply == packets.NO_VALUES
+                conversation.is_ours = reply == packets.NO_VALUES
             except ProtocolError as error:
-                self._break(str(error), error)
+                conversation.end(str(error), error)
                 raise
+            conversation.done(row.code)
 
     # Calls
 
@@ -128,7 +159,7 @@ class Endpoint(Conversation):
         __tracebackhide__ = True
         packet = self._encode_call(handle, arguments, translate)
         with self._lock:
-            start, end = self._ask(packet, name)
+            start, end = self._conversation.ask(packet, name)
             try:
                 if self._reader.missing:
                     started = clock()
@@ -138,12 +169,12 @@ class Endpoint(Conversation):
                         self.meter.call_s += clock() - started
                 return self._decode_result(self._reader.buffer, start, end)
             except OSError as error:
-                raise self._fail(error, name) from error.__cause__
+                raise self._conversation.fail(error, name) from error.__cause__
             except ProtocolError as error:
-                self._break(str(error), error)
+                self._conversation.end(str(error), error)
                 raise
             except BaseException as error:
-                self._break(f"it was interrupted in {name} ({error!r})")
+                self._conversation.end(f"it was interrupted in {name} ({error!r})")
                 raise
 
     def start(
@@ -161,25 +192,9 @@ class Endpoint(Conversation):
         """
         __tracebackhide__ = True
         packet = self._encode_call(handle, arguments, translate)
-        pending = Pending(name)
+        pending = Pending(name, self._result, self.abandon)
         whole = packet if isinstance(packet, bytes) else b"".join(packet)
-        with self._lock:
-            self._check_step()
-            try:
-                while self._waiting:  # what was asked for before, and may be a copy
-                    waiting, owed = self._later.take()
-                    self._unsent += waiting
-                    self._owed += owed
-                self._unsent.append(whole)
-                self._unsent_bytes += len(whole)
-                self._owed.append(pending)
-                self._pipelined += 1
-                self.meter.calls += 1
-                if self._pipelined == 1 or self._unsent_bytes >= _UNSENT:
-                    self._work_off(name)
-            except BaseException as error:
-                self._break(f"it was interrupted in {name} ({error!r})")
-                raise
+        self._conversation.start(whole, pending)
         return pending
 
     def finish(self, pending: Optional[Pending] = None) -> None:
@@ -188,36 +203,31 @@ class Endpoint(Conversation):
         Raises:
             ConnectionLostError: the session ended; the calls know it, too.
         """
-        with self._lock:
-            if pending is not None and pending.is_done:
-                return
-            if self.closed_because is None and (self._pipelined or self._late):
-                self._work_off("a pipeline", pending, is_last=True)
+        self._conversation.finish(pending)
 
-    def _work_off(
-        self, doing: str, until: Optional[Pending] = None, *, is_last: bool = False
-    ) -> None:
-        started = clock()
-        try:
-            with self._guarded(doing):
-                self._send_unsent()
-                if is_last:
-                    self._settle(doing, until)
-                    self._raise_late()
-        finally:
-            self.meter.call_s += clock() - started
+    def abandon(self, pending: Pending) -> None:
+        """Nobody will ask for this result: what it holds on the server is let go, once it came."""
+        pending.is_abandoned = True
+        value, pending.value = pending.value, None
+        if isinstance(value, TensorResult):
+            self.release(value.handle, TensorResult)
+        elif isinstance(value, (FunctionHandle, ModuleHandle, ObjectHandle)):
+            self.release(value, type(value))
 
     def syscall(self, code: int, *values: Any) -> Any:
         """Sends a request of values only; returns the one value it is answered with."""
         __tracebackhide__ = True
+        row = REQUESTS[code]
         packet = self._encode_request(code, values)
         doing = NAMES[code]
         with self._lock:
-            start, end = self._ask(packet, doing, RETURN, code in _ALLOCATES)
+            start, end = self._conversation.ask(
+                packet, doing, ANSWERED_BY[row.answer], row.allocates
+            )
             if not self._reader.missing:
-                return self._one_value(start, end, doing)
-            with self._guarded(doing):
-                return self._one_value(start, end, doing)
+                return self._one_value(row, start, end)
+            with self._conversation.guarded(doing):
+                return self._one_value(row, start, end)
 
     def get_functions(self, names: Sequence[str]) -> List[int]:
         """Looks several functions up in one round trip; 0 stands for one that is not there."""
@@ -229,25 +239,13 @@ class Endpoint(Conversation):
         """Several requests, each its code and its values, in one round trip."""
         __tracebackhide__ = True
         together = b"".join(self._encode_request(code, values) for code, *values in requests)
-        is_alloc = any(request[0] in _ALLOCATES for request in requests)
-        doing = NAMES[requests[-1][0]]
-        with self._lock, self._guarded(doing):
-            while is_alloc and len(self._later) > MOST:  # it may need the memory of any of them
-                self._send_batch(doing)
-            behind = self._send(together, is_alloc)
-            self._settle(doing)
-            answers = []
-            for _ in requests:
-                try:
-                    answers.append(self._one_value(*self._expect(RETURN, doing), doing))
-                except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
-                    raise
-                except RemoteError as error:  # the answers to the others have to be taken, too
-                    self._late = self._late or error
-            self._owed += behind
-            self.meter.calls += 1
-            self._raise_late()
-            return answers
+        rows = [REQUESTS[request[0]] for request in requests]
+        return self._conversation.ask_together(
+            together,
+            NAMES[rows[-1].code],
+            [functools.partial(self._one_value, row) for row in rows],
+            any(row.allocates for row in rows),
+        )
 
     def allocate(self, record: TensorRecord, scope: Optional[str]) -> int:
         """Memory for a tensor of this form; its handle.
@@ -287,26 +285,14 @@ class Endpoint(Conversation):
         doing = "copying to a tensor"
         if is_awaited or len(content) > _POSTED:
             with self._lock:
-                self._ask(packet, doing)
-        elif self.is_ours:
-            self._post(packet, doing)
+                self._conversation.ask(packet, doing)
+        elif self._conversation.is_ours:
+            self._conversation.post(packet, doing)
         elif self.closed_because is None and len(self._later) < MOST:
             self._later.add(bytes(packet[0]), COPYING)
         else:
             with self._lock:
-                self._ask(packet, doing)
-
-    def _post(self, packet: Sequence[Buffer], doing: str) -> None:
-        """Sends a request whose void answer is taken with a later one's."""
-        with self._lock, self._guarded(doing):
-            if len(self._owed) >= MOST:
-                self._send_unsent()
-                self._settle(doing)
-            started = clock()
-            behind = self._send(packet, False)
-            self._owed.append(COPYING)
-            self._owed += behind
-            self.meter.call_s += clock() - started
+                self._conversation.ask(packet, doing)
 
     def copy_from_remote(self, record: TensorRecord, target: memoryview) -> None:
         """Copies memory of the other side into the target and fills it."""
@@ -316,17 +302,20 @@ class Endpoint(Conversation):
         packet = packets.copy_from_remote(record, nbytes)
         doing = "copying from a tensor"
         with self._lock:
-            start, end = self._ask(packet, doing, COPY_ACK)
+            start, end = self._conversation.ask(packet, doing, _CONTENT)
             reader = self._reader
             coming = end - start + reader.missing
             if coming != nbytes:
-                raise self._broken_rule(f"{coming} bytes came where {nbytes} were asked for")
-            target[: end - start] = memoryview(reader.buffer)[start:end]
-            if reader.missing:
-                started = clock()
-                with self._guarded(doing):
-                    self._receive_missing(target[end - start :])
-                self.meter.call_s += clock() - started
+                raise self._conversation.broken_rule(
+                    f"{coming} bytes came where {nbytes} were asked for"
+                )
+            if not reader.missing:
+                target[:] = reader.view[start:end]
+                return
+            started = clock()
+            with self._conversation.guarded(doing):
+                self._conversation.fill(target, start, end)
+            self.meter.call_s += clock() - started
 
     # What goes with the next request
 
@@ -335,31 +324,61 @@ class Endpoint(Conversation):
         if self.closed_because is None:
             self._later.add(self._encode_request(code, values), FREEING)
 
+    def release(self, handle: int, kind: type) -> None:
+        """Frees a function, module, object or tensor with the next request. Never blocks.
+
+        Args:
+            kind: of the handle; servers of older dialects have to be told.
+        """
+        if handle and self.closed_because is None:
+            self._later.add(self.dialect.encode_free(handle, kind), FREEING)
+
     def close(self, because: str = "it was closed") -> None:
         """Ends the session; the server frees all it holds for it. May be called twice.
 
         A call that another thread waits for ends, too.
         """
-        self._is_leaving = True
-        if not self._lock.acquire(blocking=False):
-            self.channel.interrupt()
-            if not self._lock.acquire(timeout=_GOODBYE_S):
-                return
-        try:
-            if self.closed_because is None:
-                with contextlib.suppress(OSError, RPCError):  # gone already: what Shutdown asks for
-                    if not self.is_ours:
-                        self._take_leave()
-                    self.channel.send([packets.SHUTDOWN])
-                self._break(because)
-        finally:
-            self._lock.release()
+        self._conversation.close(because)
 
-    def _take_leave(self) -> None:
-        """Takes what is owed, since TVM's server does not survive an answer that nobody takes."""
-        self.channel.limit(_GOODBYE_S, "")
-        if self._owed:
-            self._send_unsent()
-            self._settle("closing")
-        while self._later.has_copies:
-            self._send_batch("closing")
+    # Answers
+
+    def _one_value(self, row: Request, start: int, end: int) -> Any:
+        """The value in the answer to a request of values."""
+        buffer: Buffer = self._reader.buffer
+        if self._reader.missing:
+            buffer = self._conversation.body(start, end)
+            start, end = 0, len(buffer)
+        values = self.dialect.decode_values(buffer, start, end)
+        if len(values) != 1:
+            raise self._conversation.broken_rule(
+                f"{len(values)} values answer {NAMES[row.code]}; one is expected"
+            )
+        (value,) = values
+        if not is_answer(row, value):
+            raise self._conversation.broken_rule(
+                f"{repr(value)[:80]} answers {NAMES[row.code]}; a number is expected"
+            )
+        return value
+
+    def _result(self, start: int, end: int) -> Any:
+        """What a called function returned."""
+        if self._reader.missing:
+            return self._long_result(start, end)
+        return self._decode_result(self._reader.buffer, start, end)
+
+    def _long_result(self, start: int, end: int) -> Any:
+        """The result of a call when it is larger than the buffer: as a rule a file's bytes."""
+        reader, conversation = self._reader, self._conversation
+        values, pending = self.dialect.decode_values_before(
+            reader.buffer, start, end, end + reader.missing
+        )
+        if pending is None:
+            body = conversation.body(start, end)
+            return self.dialect.decode_result(body, 0, len(body))
+        if pending.nbytes > _CLAIMED:
+            content = bytearray(reader.buffer[pending.offset : end])
+            conversation.rest_to(content.extend)
+        else:
+            content = unfilled(pending.nbytes)
+            conversation.fill(memoryview(content), pending.offset, end)
+        return self.dialect.result_of([*values, content])

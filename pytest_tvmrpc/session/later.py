@@ -8,10 +8,22 @@ together. The order of what waits is never changed: a copy to memory comes befor
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Deque, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, List, NamedTuple, Optional, Tuple, Union
+
+from ..errors import (
+    ConnectionLostError,
+    RPCError,
+    RPCSessionTimeoutError,
+    SessionCrashedError,
+    SessionKickedError,
+)
 
 MOST = 64
 """Requests that wait, or answers that are owed: 64 of 20 bytes fit any socket's buffer."""
+
+
+_ENDS = (RPCSessionTimeoutError, SessionCrashedError, SessionKickedError)
+"""What ends a session by its own name, and is told to every call that waits."""
 
 
 class Owed(NamedTuple):
@@ -28,6 +40,10 @@ ALLOCATING = Owed(True)
 class Pending:
     """A call whose answer somebody will want, but not yet.
 
+    Args:
+        read: makes the result of the bounds of its answer.
+        drop: lets go of what the result of an abandoned call holds.
+
     Attributes:
         name: what is called, for messages.
         is_done: whether the answer has been taken.
@@ -36,10 +52,17 @@ class Pending:
         is_abandoned: whether nobody will ask for it any more.
     """
 
-    __slots__ = ("error", "is_abandoned", "is_done", "name", "value")
+    __slots__ = ("drop", "error", "is_abandoned", "is_done", "name", "read", "value")
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[int, int], Any],
+        drop: Callable[[Pending], object],
+    ) -> None:
         self.name = name
+        self.read = read
+        self.drop = drop
         self.is_done = False
         self.is_abandoned = False
         self.value: Any = None
@@ -86,6 +109,54 @@ class Later:
             packets.append(packet)
             owed.append(kind)
         return packets, owed
+
+
+class Owing:
+    """The answers that are owed, in the order of their requests.
+
+    Attributes:
+        queue: what each is owed to.
+        pipelined: how many of them are calls.
+        late: the first error of one that nobody waits for, and that matters to somebody.
+    """
+
+    def __init__(self) -> None:
+        self.queue: Deque[Union[Owed, Pending]] = deque()
+        self.pipelined = 0
+        self.late: Optional[RPCError] = None
+
+    def add(self, pending: Pending) -> None:
+        """One more call."""
+        self.queue.append(pending)
+        self.pipelined += 1
+
+    def settled(self) -> None:
+        """The first answer has been taken."""
+        owed = self.queue.popleft()
+        if isinstance(owed, Pending):
+            self.pipelined -= 1
+            if owed.is_abandoned:
+                owed.drop(owed)  # whose answer has come now
+
+    def keep(self, error: RPCError) -> None:
+        """Keeps an error until it can be raised, unless there is an earlier one."""
+        self.late = self.late or error
+
+    def end(self, peer: str, because: str, error: Optional[BaseException]) -> None:
+        """No answer will come any more; the calls are told what ended the session."""
+        self.pipelined = 0
+        for owed in self.queue:
+            if isinstance(owed, Pending) and not owed.is_done:
+                if isinstance(error, _ENDS):
+                    owed.fail(type(error)(str(error)))
+                else:
+                    owed.fail(
+                        ConnectionLostError(
+                            f"the session with {peer} ended before {owed.name} was answered: "
+                            f"{because}"
+                        )
+                    )
+        self.queue.clear()
 
 
 def goes_behind(owed: List[Owed], is_alloc: bool) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Optional, Sequence
 
-from ..protocol.state import code_name
+from ..protocol.requests import code_name
 from .channel import Buffer, SocketChannel
 
 if TYPE_CHECKING:

@@ -16,10 +16,19 @@ from ..errors import RemoteError, RemoteProtocolError
 from ..protocol import packets
 from ..protocol.codes import PROTOCOL_VERSION, RPCCode
 from ..protocol.dialect import FFI, LEGACY, Dialect, of_client
-from ..protocol.framing import PacketReader
-from ..protocol.state import State, after, code_name
+from ..protocol.requests import (
+    REPEATED,
+    ROWS,
+    Body,
+    Request,
+    State,
+    Step,
+    answered,
+    fitted,
+    step_of,
+)
 from ..protocol.values import ByteSource
-from .syscalls import syscalls_of
+from .incoming import Incoming
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
@@ -45,9 +54,6 @@ _HELD_S = 1e-4
 """How long an answer may wait for others, and what a quick function takes at most."""
 
 _MOST_QUICK = 1024
-
-_BLOCK = 1 << 20
-"""Bytes of one receive and one write of an upload (64 MiB: 1.2 GB/s; with 256 KiB 1.05)."""
 
 MAX_TEXT = 64 * 1024
 """Characters of an exception's text; longer ones are cut."""
@@ -95,7 +101,8 @@ class Server:
         self._channel = channel
         self._on_ready = on_ready
         self._progress = memoryview(bytearray(Progress.NBYTES)) if progress is None else progress
-        self._reader = PacketReader()
+        self._incoming = Incoming(channel)
+        self._reader = self._incoming.reader
         self._buffer = self._reader.buffer
         self._send_once = channel.send_once
         self._use(FFI)
@@ -105,19 +112,24 @@ class Server:
         self._settled: Dict[int, Callable[[int, int], Answer]] = {}
         """The handlers, once the session is open and the dialect known: no checks are needed."""
         self._serve_from(session)
+        self._find_methods()
 
     def _serve_from(self, session: Session) -> None:
         """Has this session do what comes."""
         self._session = session
         self._call, self._known, self._resolve = session.call, session.known, session.resolve
+
+    def _find_methods(self) -> None:
+        """What answers each request; those of values only are the session's own methods."""
         self._methods: Dict[int, Callable[[int, int], Answer]] = {
             RPCCode.INIT_SERVER: self._init_server,
             RPCCode.CALL_FUNC: self._call_func,
             RPCCode.COPY_FROM_REMOTE: self._copy_from_remote,
             RPCCode.COPY_TO_REMOTE: self._copy_to_remote,
             **{
-                code: functools.partial(self._syscall, code, function)
-                for code, function in syscalls_of(session).items()
+                row.code: functools.partial(self._syscall, row)
+                for row in ROWS
+                if row.body is Body.VALUES
             },
         }
 
@@ -156,8 +168,10 @@ class Server:
                     now = clock()
                     continue
                 code, start, end = packet
+                step = None
                 if code not in self._settled:
-                    if after(self._state, code) is State.CLOSED:
+                    step = step_of(self._state, code)
+                    if step.state is State.CLOSED:
                         return
                     self._learn_dialect(code, start, end)
             except RemoteProtocolError as error:
@@ -173,7 +187,7 @@ class Server:
                 answers = []
             if not answers:
                 first = now
-            answer = self._answer(self._methods[code], start, end)
+            answer = self._answer(code, start, end, step)
             began, now = now, clock()
             if handle and is_quick is (now - began > _HELD_S):
                 self._judge(handle, not is_quick)
@@ -210,8 +224,6 @@ class Server:
             progress[0] = 1
             try:
                 answer = method(12, received)
-            except StreamBrokenError:
-                raise
             except (Exception, SystemExit) as error:
                 answer = packets.exception(self._dialect, describe(error))
             if not isinstance(answer, bytes):
@@ -231,20 +243,35 @@ class Server:
             raise StreamBrokenError("the client closed within a packet")
         return received > 0
 
-    def _answer(self, method: Callable[[int, int], Answer], start: int, end: int) -> Answer:
-        """Has a request done; its answer."""
+    def _answer(self, code: int, start: int, end: int, step: Optional[Step] = None) -> Answer:
+        """Has a request done, and takes the step that goes with it; its answer."""
         self._progress[0] = 1
+        incoming = self._incoming
         try:
-            return method(start, end)
-        except StreamBrokenError:
-            raise
+            if step is not None and step.refusal:
+                raise RemoteProtocolError(step.refusal)
+            answer = self._methods[code](start, end)
+            if step is not None and step.state is not self._state:
+                self._enter(step.state)
+            return answer
         except (Exception, SystemExit) as error:  # whatever a request raises is its answer
+            if incoming.is_broken:
+                raise StreamBrokenError(str(error)) from None
             refusal = packets.exception(self._dialect, describe(error))
             if self._reader.missing > MAX_COLLECTED:
                 self._send([refusal])
                 raise StreamBrokenError("a refused request is too long to be passed over") from None
-            self._receive_missing(len)
-            return refusal
+        try:
+            incoming.rest_to(len)
+        except OSError as error:
+            raise StreamBrokenError(str(error)) from None
+        return refusal
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._settle()
+        if self._on_ready is not None:
+            self._on_ready()
 
     def _send(self, answers: Sequence[Any]) -> None:
         """Sends answers; the last buffer may be a file."""
@@ -265,12 +292,7 @@ class Server:
     # Requests with a form of their own
 
     def _init_server(self, start: int, end: int) -> Answer:
-        if self._state is State.READY:
-            raise RemoteProtocolError("the session is open already; InitServer comes once")
-        buffer: Buffer = self._reader.buffer
-        if self._reader.missing:
-            buffer, end = self._collect(start, end)
-            start = 0
+        buffer, start, end = self._whole(start, end)
         version, values_at = packets.decode_init_server(buffer, start, end)
         constructor = self._dialect.decode_values(buffer, values_at, end)
         if version != PROTOCOL_VERSION:
@@ -282,10 +304,6 @@ class Server:
             )
         if constructor:
             self._serve_from(self._session.construct(constructor))
-        self._state = State.READY
-        self._settle()
-        if self._on_ready is not None:
-            self._on_ready()
         return packets.RETURN_NOTHING
 
     def _call_func(self, start: int, end: int) -> Answer:
@@ -314,27 +332,18 @@ class Server:
                 f"a copy of {nbytes} bytes in a packet with {here + reader.missing}"
             )
         target = self._session.memory(record, nbytes)
-        target[:here] = memoryview(reader.buffer)[content_at:end]
         if reader.missing:
-            self._receive_exactly(target[here:])
+            self._incoming.fill(target, content_at, end)
+        else:
+            target[:] = reader.view[content_at:end]
         self._session.written(record, target)
         return self._void
 
-    def _syscall(self, code: int, function: Callable[..., Any], start: int, end: int) -> Answer:
-        buffer: Buffer = self._reader.buffer
-        if self._reader.missing:
-            buffer, end = self._collect(start, end)
-            start = 0
+    def _syscall(self, row: Request, start: int, end: int) -> Answer:
+        buffer, start, end = self._whole(start, end)
         values = self._decode_values(buffer, start, end, self._records)
-        try:
-            result = function(*values)
-        except TypeError:
-            if _fits(function, values):
-                raise
-            raise RemoteProtocolError(
-                f"{code_name(code)} with {len(values)} values, which it does not take"
-            ) from None
-        return self._void if result is None else self._encode_return(result)
+        result = getattr(self._session, row.method)(*fitted(row, values))
+        return self._void if result is None else self._encode_return(answered(row, result))
 
     # Packets larger than the reader's buffer
 
@@ -352,52 +361,28 @@ class Server:
         if pending is not None:
             sink = self._session.open_sink(handle, arguments, pending.nbytes)
         if pending is None or sink is None:
-            body, size = self._collect(start + 8, end)
-            arguments = self._decode_values(body, 0, size, None, self._session.resolve)
+            body, begin, size = self._whole(start + 8, end)
+            arguments = self._decode_values(body, begin, size, None, self._session.resolve)
             return self._encode_result(self._session.call(handle, arguments))
         try:
             sink.write(memoryview(reader.buffer)[pending.offset : end])
-            self._receive_missing(sink.write)
+            self._incoming.rest_to(sink.write)
         except BaseException:
             sink.abort()
             raise
         return self._encode_result(sink.finish())
 
-    def _collect(self, start: int, end: int) -> Tuple[memoryview, int]:
-        """The body from `start`; takes memory only for what has arrived."""
-        reader = self._reader
-        if end - start + reader.missing > MAX_COLLECTED:
+    def _whole(self, start: int, end: int) -> Tuple[Buffer, int, int]:
+        """A body with what is missing of it, and its bounds there."""
+        missing = self._reader.missing
+        if not missing:
+            return self._buffer, start, end
+        if end - start + missing > MAX_COLLECTED:
             raise RemoteProtocolError(
-                f"a request of {end - start + reader.missing} bytes; at most {MAX_COLLECTED} can be"
+                f"a request of {end - start + missing} bytes; at most {MAX_COLLECTED} can be"
             )
-        body = bytearray(reader.buffer[start:end])
-        self._receive_missing(body.extend)
-        return memoryview(body), len(body)
-
-    def _receive_exactly(self, target: memoryview) -> None:
-        """Fills the target with the rest of the packet, straight from the kernel."""
-        while len(target):
-            target = target[self._receive(target) :]
-
-    def _receive_missing(self, take: Callable[[memoryview], object]) -> None:
-        """Receives the rest of the packet in parts; an error of `take` leaves the count right."""
-        reader = self._reader
-        if not reader.missing:
-            return
-        block = memoryview(bytearray(min(reader.missing, _BLOCK)))
-        while reader.missing:
-            part = block[: min(reader.missing, len(block))]
-            take(part[: self._receive(part)])
-
-    def _receive(self, target: memoryview) -> int:
-        try:
-            received = self._channel.recv_into(target)
-        except OSError as error:
-            raise StreamBrokenError(str(error)) from None
-        if not received:
-            raise StreamBrokenError("the client closed within a packet")
-        self._reader.missing -= received
-        return received
+        body = self._incoming.body(start, end)
+        return body, 0, len(body)
 
     def _learn_dialect(self, code: int, start: int, end: int) -> None:
         if self._is_dialect_known:
@@ -432,18 +417,7 @@ class Server:
 
     def _settle(self) -> None:
         if self._state is State.READY and self._is_dialect_known:
-            self._settled = {
-                code: method
-                for code, method in self._methods.items()
-                if code != RPCCode.INIT_SERVER
-            }
-
-
-def _fits(function: Callable[..., Any], values: List[Any]) -> bool:
-    """Whether so many values can be passed; tells a wrong request from an error in serving it."""
-    code = function.__code__
-    needed = code.co_argcount - len(function.__defaults__ or ())
-    return len(values) >= needed
+            self._settled = {code: self._methods[code] for code in REPEATED}
 
 
 def describe(error: BaseException) -> str:

@@ -158,6 +158,8 @@ def test_a_server_that_breaks_the_rules(answer: bytes) -> None:
     endpoint = Endpoint(SocketChannel(asking, "the server", 5.0, "call_timeout"))
     session = rpc.RPCSession(endpoint, ("the server", 1))
     with answering, session:
+        answering.sendall(struct.pack("<Qiii", 12, 4, 1, 0))
+        endpoint.init_server()
         answering.sendall(answer)
         answering.shutdown(socket.SHUT_WR)
         with pytest.raises((ConnectionLostError, RemoteProtocolError)):

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from pytest_tvmrpc.errors import RemoteProtocolError
-from pytest_tvmrpc.protocol import packets, state, tracker
+from pytest_tvmrpc.protocol import packets, requests, tracker
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY, of_client, of_server
 from pytest_tvmrpc.protocol.framing import CAPACITY, PacketReader
@@ -154,7 +154,7 @@ def read_stream(mutator: Mutator, content: bytes) -> None:
     reader = PacketReader()
     records: Dict[bytes, Any] = {}
     legacy_records: Dict[bytes, Any] = {}
-    where = state.State.OPENED
+    where = requests.State.OPENED
     for part in mutator.cuts(content):
         while part:
             if reader.missing:
@@ -172,8 +172,9 @@ def read_stream(mutator: Mutator, content: bytes) -> None:
                 if packet is None:
                     break
                 code, start, end = packet
-                where = tolerated(state.after, where, code) or where
-                state.code_name(code)
+                step = tolerated(requests.step_of, where, code)
+                where = where if step is None else step.state
+                requests.code_name(code)
                 decode_all_ways(mutator, reader, code, start, end, records, legacy_records)
 
 

@@ -86,30 +86,6 @@ def test_a_file_that_shrinks(pair: Any) -> None:
             channel.send_file(file, 4)
 
 
-def test_receiving(pair: Any) -> None:
-    """Exactly as much as was asked for, in parts or into place."""
-    channel, peer = pair
-    content = os.urandom(60_000)
-    peer.sendall(content)
-    target = bytearray(20_000)
-    channel.receive_exactly(memoryview(target))
-    assert target == content[:20_000]
-    collected = bytearray()
-    channel.receive_to(collected.extend, 40_000)
-    assert collected == content[20_000:]
-
-
-@pytest.mark.parametrize("how", ["into place", "in parts"])
-def test_a_close_within_what_was_asked_for(pair: Any, how: str) -> None:
-    """The connection is lost, and the message names the peer."""
-    channel, peer = pair
-    peer.sendall(b"abc")
-    peer.close()
-    target = memoryview(bytearray(4))
-    with pytest.raises(ConnectionLostError, match="the peer closed the connection within"):
-        _ = channel.receive_exactly(target) if how == "into place" else channel.receive_to(len, 4)
-
-
 def test_a_peer_that_says_nothing() -> None:
     """A receive ends after the time that was set, in words that name the setting."""
     ours, peer = socket.socketpair()

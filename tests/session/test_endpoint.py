@@ -412,6 +412,43 @@ def _liar(deadline_s: float) -> Iterator[Tuple[Endpoint, socket.socket]]:
         endpoint.close()
 
 
+REQUESTS_MADE = {
+    "call": lambda endpoint: endpoint.call(1, [2], "a call"),
+    "start": lambda endpoint: endpoint.start(1, [2], "a call"),
+    "syscall": lambda endpoint: endpoint.syscall(RPCCode.GET_GLOBAL_FUNC, "f"),
+    "syscalls": lambda endpoint: endpoint.get_functions(["f", "g"]),
+    "copy": lambda endpoint: endpoint.copy_to_remote(
+        TensorRecord(1, CPU, (1,), BYTES), memoryview(b"a"), is_awaited=True
+    ),
+    "copy back": lambda endpoint: endpoint.copy_from_remote(
+        TensorRecord(1, CPU, (1,), BYTES), memoryview(bytearray(1))
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", REQUESTS_MADE.values(), ids=REQUESTS_MADE)
+def test_requests_have_their_order_here_too(deadline_s: float, asked: Any) -> None:
+    """Only InitServer is sent before the session is open, and it is sent once; no harm is done."""
+    asking, answering = socket.socketpair()
+    with answering:
+        answering.setblocking(False)
+        endpoint = Endpoint(SocketChannel(asking, "the server", deadline_s, "call_timeout"))
+        with pytest.raises(LocalProtocolError, match="a session that is opened; legal now"):
+            asked(endpoint)
+        with pytest.raises(BlockingIOError):
+            answering.recv(1)
+        answering.sendall(OPENED)
+        endpoint.init_server()
+        assert answering.recv(100)
+        with pytest.raises(LocalProtocolError, match="InitServer comes once"):
+            endpoint.init_server()
+        with pytest.raises(BlockingIOError):
+            answering.recv(1)
+        answering.sendall(RETURN_ONE)
+        assert endpoint.call(1, [], "a call") == 1
+        endpoint.close()
+
+
 RETURN_ONE = struct.pack("<Qiiiqiq", 32, RPCCode.RETURN, 2, 1, 1, 1, 1)
 
 

@@ -28,6 +28,15 @@ LIMIT = b"tvm.rpc.server.GetCRTMaxPacketSize"
 ALLOCS = (RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, RPCCode.GET_GLOBAL_FUNC)
 
 
+def opened(ours: socket.socket, theirs: socket.socket, limit_s: float) -> Endpoint:
+    """A session with a server that has opened it, and has read the request for that."""
+    endpoint = Endpoint(SocketChannel(ours, "a server", limit_s, "call_timeout"))
+    theirs.sendall(VOID)
+    endpoint.init_server()
+    assert theirs.recv(4096)
+    return endpoint
+
+
 class Foreign:
     """A server that answers as TVM's does, each request by itself, and remembers the requests."""
 
@@ -138,7 +147,7 @@ def test_an_interrupt_within_a_long_result() -> None:
     """The rest of it is not taken for the next answer: the session is over, and says why."""
     ours, theirs = socket.socketpair()
     with contextlib.closing(ours), contextlib.closing(theirs):
-        endpoint = Endpoint(SocketChannel(ours, "a server", 10.0, "call_timeout"))
+        endpoint = opened(ours, theirs, 10.0)
         head = struct.pack("<QiiiqiQ", 32 + (1 << 20), 4, 2, 1, 66, 9, 1 << 20)
         theirs.sendall(head + bytes(70_000))
         before = signal.signal(signal.SIGALRM, _interrupt)
@@ -169,7 +178,7 @@ def test_signals_in_a_long_request() -> None:
         theirs.sendall(struct.pack("<Qiiiqi", 24, 4, 2, 1, 0, 0))
 
     with contextlib.closing(ours), contextlib.closing(theirs):
-        endpoint = Endpoint(SocketChannel(ours, "a server", 10.0, "call_timeout"))
+        endpoint = opened(ours, theirs, 10.0)
         thread = threading.Timer(0.1, read)
         before = signal.signal(signal.SIGALRM, lambda *_: None)
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
@@ -187,6 +196,6 @@ def test_a_long_request_that_nobody_takes() -> None:
     """Its limit is named, as any other."""
     ours, theirs = socket.socketpair()
     with contextlib.closing(ours), contextlib.closing(theirs):
-        endpoint = Endpoint(SocketChannel(ours, "a server", 0.2, "call_timeout"))
+        endpoint = opened(ours, theirs, 0.2)
         with pytest.raises(DeadlineError, match="call_timeout"):
             endpoint.call(1, ("x" * (8 << 20),), "echo")
