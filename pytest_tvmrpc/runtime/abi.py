@@ -123,19 +123,26 @@ def error_left_in_tvm() -> Optional[Exception]:
 
 
 class _Cell(NamedTuple):
-    """An object of ours that compiled code may hold: its memory, and the value it stands for."""
+    """An object of ours that compiled code may hold.
+
+    Attributes:
+        value: what it stands for; None when it is read in C's form.
+        kept: what its content refers to.
+    """
 
     memory: ctypes.Array[ctypes.c_char]
     value: Any
+    kept: Any
 
 
 _cells: Dict[int, _Cell] = {}  # by address, as long as a count is not zero
 
 
-def new_cell(type_index: int, value: Any, payload: bytes = bytes(32)) -> int:
+def new_cell(type_index: int, value: Any, payload: bytes = bytes(32), kept: Any = None) -> int:
     """The address of a new object with one reference, which the caller owns.
 
-    It keeps `value` alive until `release`, here or by its deleter in C, takes the last reference.
+    It keeps `value` and `kept` alive until `release`, here or by its deleter in C, takes the last
+    reference.
     """
     memory = ctypes.create_string_buffer(HEADER_SIZE + len(payload))
     address = ctypes.addressof(memory)
@@ -144,7 +151,7 @@ def new_cell(type_index: int, value: Any, payload: bytes = bytes(32)) -> int:
     header.type_index = type_index
     header.deleter = _deleter_address
     ctypes.memmove(address + HEADER_SIZE, payload, len(payload))
-    _cells[address] = _Cell(memory, value)
+    _cells[address] = _Cell(memory, value, kept)
     return address
 
 
@@ -153,6 +160,12 @@ def value_of_cell(address: Optional[int]) -> Any:
     cell = _cells.get(address) if address else None
     value = cell.value if cell is not None else None
     return value() if type(value) is weakref.ref else value
+
+
+def kept_by_cell(address: Optional[int]) -> Any:
+    """What an object of ours keeps alive; None for an address that is none of ours."""
+    cell = _cells.get(address) if address else None
+    return cell.kept if cell is not None else None
 
 
 def set_value_of_cell(address: int, value: Any) -> None:
@@ -193,7 +206,7 @@ def _run_deleter(header: TVMFFIObject, address: int, flags: int) -> None:
 def _delete(address: int, flags: int) -> None:
     cell = _cells.get(address)
     if cell is not None and flags & _DELETE_STRONG:
-        _cells[address] = cell._replace(value=None)
+        _cells[address] = cell._replace(value=None, kept=None)
     if flags & _DELETE_WEAK:
         _cells.pop(address, None)
 

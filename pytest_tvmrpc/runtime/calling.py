@@ -16,7 +16,6 @@ from .abi import (
     HEADER_SIZE,
     SAFE_CALL,
     DLTensor,
-    TVMFFIByteArray,
     TVMFFIFunctionCell,
     TypeIndex,
     error_left_in_tvm,
@@ -31,6 +30,7 @@ from .abi import (
 from .foreign import Reference, tensor_at
 from .function import PackedFunc
 from .module import Module
+from .owned import text_word
 from .tensor import Tensor
 from .words import (
     Word,
@@ -129,15 +129,15 @@ def _argument(function: str, position: int, value: Any, alive: List[Any], cells:
     )
 
 
-def _owned_word(value: Any) -> Word:
+def owned_word(value: Any) -> Word:
     """A value handed to compiled code for good: text and tensors become objects of their own."""
     word = plain_word(value)
     if word is not None:
         return word
     if isinstance(value, str):
-        return _owned_text(TypeIndex.STR, TypeIndex.SMALL_STR, value.encode())
+        return text_word(TypeIndex.STR, TypeIndex.SMALL_STR, value.encode())
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return _owned_text(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes(value))
+        return text_word(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes(value))
     if isinstance(value, Tensor):
         record = ctypes.string_at(value.dltensor, ctypes.sizeof(DLTensor))
         return TypeIndex.TENSOR, 0, signed(new_cell(TypeIndex.TENSOR, value, record))
@@ -155,14 +155,6 @@ def _owned_word(value: Any) -> Word:
         f"a {type(value).__module__}.{type(value).__qualname__} cannot be returned to compiled "
         "code; return None, a number, text, bytes, a data type, a device, a function or a tensor"
     )
-
-
-def _owned_text(kind: int, small_kind: int, text: bytes) -> Word:
-    if len(text) <= _SMALL:
-        return small_kind, len(text), int.from_bytes(text.ljust(8, b"\0"), "little", signed=True)
-    memory = ctypes.create_string_buffer(text)
-    payload = bytes(TVMFFIByteArray(ctypes.addressof(memory), len(text)))
-    return kind, 0, signed(new_cell(kind, memory, payload))
 
 
 # -------------------------------------------------------------------- values from compiled code
@@ -257,7 +249,7 @@ def _called(handle: int, args: Optional[int], count: int, result: int) -> int:
     pending = take_error()  # the caller may hold an error and clean up before it returns
     try:
         function = value_of_cell(handle)
-        word = _owned_word(function(*values_at(args, count)))
+        word = owned_word(function(*values_at(args, count)))
         _any.pack_into((ctypes.c_char * ANY_SIZE).from_address(result), 0, *word)
     except BaseException as error:  # C cannot carry it: the call that is above raises it
         record_error(error)

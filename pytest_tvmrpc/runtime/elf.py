@@ -8,7 +8,16 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from typing import BinaryIO, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    BinaryIO,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ..errors import LibraryError
 
@@ -370,13 +379,22 @@ _STUBS: Dict[Tuple[int, int], Callable[[int, int], bytes]] = {
 }
 
 
-def stub_library(names: Sequence[str], architecture: Architecture, soname: str) -> bytes:
+def stub_library(
+    names: Sequence[str],
+    architecture: Architecture,
+    soname: str,
+    needed: Sequence[str] = (),
+    addresses: Sequence[int] = (),
+) -> bytes:
     """A shared library with one function for each name, which jumps to where `TABLE` says.
 
     Args:
         names: of the functions.
         architecture: as that of a library that is to be bound to it, flags included.
-        soname: the library's own name; the system takes two of one name for the same.
+        soname: the library's own name; a library that needs one of this name gets it.
+        needed: what is loaded with it, by path or name; it is bound to the stubs.
+        addresses: what `TABLE` has when it is loaded, for a process that knows it; zeros
+            otherwise.
 
     Raises:
         LibraryError: there are no stubs for this architecture.
@@ -387,24 +405,34 @@ def stub_library(names: Sequence[str], architecture: Architecture, soname: str) 
             f"no stubs for {architecture} to bind {', '.join(names)}; expected x86-64, AArch64, "
             "ARM or RISC-V (64-bit), little-endian; link the library without these symbols"
         )
-    return _Writer(names, architecture, soname).library(stub)
+    return _Writer(names, architecture, soname, needed).library(stub, addresses)
 
 
 class _Writer:
     """Lays out: headers, names, symbols, hash, code; then, writable, dynamic section and table."""
 
-    def __init__(self, names: Sequence[str], architecture: Architecture, soname: str) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        architecture: Architecture,
+        soname: str,
+        needed: Sequence[str],
+    ) -> None:
         self.names = names
         self.architecture = architecture
         self.elf_class = architecture.bits // 32
         self.word = architecture.bits // 8
         self.strings = b"\0" + b"".join(name.encode() + b"\0" for name in (*names, TABLE, soname))
         self.soname = len(self.strings) - len(soname.encode()) - 1
+        self.needed: List[int] = []
+        for name in needed:
+            self.needed.append(len(self.strings))
+            self.strings += os.fsencode(name) + b"\0"
 
     def _size(self, form: Dict[int, str]) -> int:
         return struct.calcsize("<" + form[self.elf_class])
 
-    def library(self, stub: Callable[[int, int], bytes]) -> bytes:
+    def library(self, stub: Callable[[int, int], bytes], addresses: Sequence[int]) -> bytes:
         count = len(self.names)
         symbols_at = 16 + self._size(_HEADERS) + 4 * self._size(_PROGRAMS)
         hash_at = symbols_at + (count + 2) * self._size(_SYMBOLS)
@@ -415,6 +443,7 @@ class _Writer:
         dynamic_offset = _aligned(code_end, 16)
         dynamic_at = dynamic_offset + _PAGE  # the next page, at the same place in it
         tags = [
+            *((_DT_NEEDED, place) for place in self.needed),
             (_DT_SONAME, self.soname),
             (_DT_HASH, hash_at),
             (_DT_STRTAB, strings_at),
@@ -440,6 +469,8 @@ class _Writer:
             at = code_at + index * _STUB
             _put(image, at, stub(at, table_at + index * self.word))
         _put(image, dynamic_offset, dynamic)
+        form = f"<{len(addresses)}{_WORDS[self.elf_class]}"
+        _put(image, table_at - _PAGE, struct.pack(form, *addresses))
         return bytes(image)
 
     def _header(self) -> bytes:

@@ -19,6 +19,7 @@ from .abi import take_error
 from .calling import NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
 from .conventions import ENTRY, PREFIX, Convention, plain_functions, why_not
+from .exchange import context_symbols
 from .imports import entry_kinds, import_kinds
 from .legacy_calling import LegacyFunction
 from .module import Module
@@ -63,7 +64,7 @@ class LibraryModule(Module):
             self._library = _open(self.path, self._file)
         take_error()  # of a constructor, which has nobody to tell
         _check_imports(self.path, self._library, self._file)
-        _fill_variables(self._library)
+        _fill_variables(self._library, self._file)
         for name in CONTEXTS:
             context = _variable(self._library, name)
             if context is not None:
@@ -164,18 +165,12 @@ def _examine(path: str) -> Optional[elf.ElfFile]:
 def _open(path: str, file: Optional[elf.ElfFile]) -> ctypes.CDLL:
     folder = os.path.dirname(path)
     with _opening:
-        if file is not None:
-            wanted = (symbol.name for symbol in file.symbols if not symbol.is_defined)
-            try:
-                shim.provide(wanted, file.architecture, folder)
-            except OSError as error:
-                raise _explained(path, file, f"the symbols it needs from TVM: {error}") from error
         try:
             status = os.stat(path)
             version = _Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             if _is_stale(path, version):
-                return _open_copy(path, folder)
-            library = ctypes.CDLL(path, mode=os.RTLD_NOW | os.RTLD_LOCAL)
+                return _open_copy(path, file, folder)
+            library = shim.open_bound(path, file, folder)
         except OSError as error:
             raise _explained(path, file, str(error)) from error
         _opened[path] = _opened[version[:2]] = version
@@ -188,11 +183,12 @@ def _is_stale(path: str, version: _Version) -> bool:
     return any(opened != version for opened in known)
 
 
-def _open_copy(path: str, folder: str) -> ctypes.CDLL:
-    with open(path, "rb") as file:
-        image = file.read()
+def _open_copy(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CDLL:
+    with open(path, "rb") as source:
+        image = source.read()
     name = f"tvmrpc-{os.getpid()}-{next(_numbers)}-{os.path.basename(path)}"
-    return shim.load_private(image, name, os.RTLD_LOCAL, (folder, shim.temporary_folder()))
+    folders = (folder, shim.temporary_folder())
+    return shim.load_private(image, name, folders, lambda copy: shim.open_bound(copy, file, folder))
 
 
 _HINTS = (
@@ -242,12 +238,15 @@ def _variable(library: ctypes.CDLL, name: str) -> Optional[ctypes.c_void_p]:
     return ctypes.c_void_p.from_address(address) if address else None
 
 
-def _fill_variables(library: ctypes.CDLL) -> None:
+def _fill_variables(library: ctypes.CDLL, file: Optional[elf.ElfFile]) -> None:
     """Give the library the functions for which it exports pointer variables."""
-    for variable, function in VARIABLES.items():
+    exported = {symbol.name for symbol in file.symbols if symbol.is_defined} if file else None
+    for variable in (*VARIABLES, *context_symbols):
+        if exported is not None and variable not in exported:
+            continue
         place = _variable(library, variable)
         if place is not None:
-            place.value = address_of(function)
+            place.value = context_symbols.get(variable) or address_of(VARIABLES[variable])
 
 
 # ------------------------------------------------------------------------------------- imports

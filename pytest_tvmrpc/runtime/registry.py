@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Union
+from weakref import WeakSet
 
 from .function import PackedFunc
 
@@ -11,6 +12,7 @@ __all__ = [
     "list_global_func_names",
     "register_func",
     "register_global_func",
+    "register_loaded",
     "remove_global_func",
 ]
 
@@ -79,6 +81,23 @@ def remove_global_func(name: str) -> None:
     if function is None:
         raise ValueError(f"Cannot find global function {name}")
     function.is_global = False
+
+
+def register_loaded(name: str, function: PackedFunc, override: bool) -> None:
+    """Make a function of a library known, as the library wants it when it is loaded.
+
+    Its own name it may take again without `override`: a library that is loaded once more, from
+    another file, could not be told otherwise.
+
+    Raises:
+        ValueError: the name is taken by somebody else, and `override` is not given.
+    """
+    known = _functions.get(name)
+    _register(name, function, override or (known is not None and known in _loaded))
+    _loaded.add(function)
+
+
+_loaded: "WeakSet[PackedFunc]" = WeakSet()
 
 
 def _register(name: str, function: Callable[..., Any], override: bool) -> Callable[..., Any]:

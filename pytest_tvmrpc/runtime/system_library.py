@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Optional
 
+from ..errors import LibraryError
 from .calling import NativeFunction
 from .conventions import ENTRY, PREFIX, Convention, is_reserved
 from .legacy_calling import LegacyFunction
@@ -102,12 +103,35 @@ def register(name: str, address: int, convention: Optional[Convention] = None) -
 
 @contextlib.contextmanager
 def loading(convention: Optional[Convention]) -> Iterator[None]:
-    """Within, plain functions that are registered are of the library of this convention."""
+    """Within, plain functions that are registered are of the library of this convention.
+
+    Raises:
+        LibraryError: at the end: something that the library did while it was loaded failed.
+    """
     _loading.append(convention or Convention.LEGACY)
+    before = len(_problems)
     try:
         yield
     finally:
         _loading.pop()
+        problems = _problems[before:]
+        del _problems[before:]
+    if problems:
+        raise LibraryError(f"the library registers what it may not: {problems[0]}")
+
+
+def postpone(problem: str) -> bool:
+    """Leave a failure to the end of the loading that is going on; False when there is none.
+
+    The constructors of a library run while it is loaded, and an error in one ends the process.
+    """
+    if len(_loading) == 1:
+        return False
+    _problems.append(problem)
+    return True
+
+
+_problems: List[str] = []
 
 
 _symbols: Dict[str, _Symbol] = {}  # of the process, as loaded libraries are

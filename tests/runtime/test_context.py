@@ -9,7 +9,7 @@ import pytest
 
 from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, DeviceError
-from pytest_tvmrpc.runtime import abi, context, parallel, registry
+from pytest_tvmrpc.runtime import abi, backend, context, parallel, registry
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.module import Module
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
@@ -152,7 +152,7 @@ def test_references(library: LibraryModule) -> None:
 def test_workspace(library: LibraryModule, nbytes: int) -> None:
     """Workspaces are aligned for vector loads, and freed."""
     assert library["workspace"](nbytes, 1) == 0
-    assert not context._workspaces
+    assert not backend._workspaces
 
 
 def test_workspace_that_cannot_be(library: LibraryModule) -> None:

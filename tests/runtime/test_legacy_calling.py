@@ -10,7 +10,7 @@ import pytest
 
 from pytest_tvmrpc import dlpack, runtime
 from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
-from pytest_tvmrpc.runtime import abi, context, legacy, legacy_calling, parallel, registry
+from pytest_tvmrpc.runtime import abi, backend, legacy, legacy_calling, parallel, registry
 from pytest_tvmrpc.runtime.legacy_calling import LegacyFunction
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.module import Module
@@ -52,7 +52,7 @@ def _nothing_is_left() -> Iterator[None]:
     abi.take_error()
     assert not abi.raised
     assert not legacy._owned
-    assert not context._workspaces
+    assert not backend._workspaces
 
 
 @pytest.fixture(name="register")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,10 @@ def run(program: str, *arguments: str) -> str:
 
 
 def test_symbols_of_tvm_without_tvm(tmp_path: Path) -> None:
-    """A library that wants TVM's symbols loads and runs in a bare process; no file is left."""
+    """A library that wants TVM's symbols loads and runs in a bare process; no file is left.
+
+    No other library finds the symbols: a TVM that is loaded later would be bound to them.
+    """
     path = library(tmp_path, "linked", LINKED)
     before = set(tmp_path.iterdir())
     program = """
@@ -78,11 +82,11 @@ for _ in range(2):
         load_module(sys.argv[1])["fail"]()
     except TypeError as error:
         print(error)
-print(hasattr(ctypes.CDLL(None), symbol), hasattr(ctypes.CDLL(None), "TVMFFIFunctionCall"))
+print(hasattr(ctypes.CDLL(None), symbol))
 with open("/proc/self/maps") as maps:
     print(len({line.split()[5] for line in maps if "tvmrpc-stubs" in line}))
 """
-    assert run(program, path).splitlines() == ["False", "a b", "a b", "True False", "1"]
+    assert run(program, path).splitlines() == ["False", "a b", "a b", "False", "1"]
     assert set(tmp_path.iterdir()) == before
 
 
@@ -119,8 +123,9 @@ with open("/proc/self/maps") as maps:
     assert run(program, tvm, path).splitlines() == ["a ", "a ", "False"]
 
 
+@pytest.mark.skipif(not hasattr(os, "RTLD_DEEPBIND"), reason="the loader has no such mode")
 def test_objects_of_ours_are_not_given_to_tvm(tmp_path: Path) -> None:
-    """A library that would have TVM itself look into our module is refused: TVM would crash."""
+    """A library that would have TVM itself look into our module calls us: TVM would crash."""
     tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
     path = library(tmp_path, "looks_up", LOOKS_UP)
     program = """
@@ -133,10 +138,9 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    assert run(program, tvm, path).startswith(
-        "LibraryError the library calls TVMFFIEnvModLookupFromImports of the TVM that is loaded"
-    )
-    assert run(program, "", path).startswith("ValueError compiled code looks up function 'f'")
+    for place in (tvm, ""):
+        found = run(program, place, path)
+        assert found.startswith("ValueError compiled code looks up function 'f'")
 
 
 @pytest.mark.parametrize("is_loaded", [True, False], ids=["with TVM", "without"])
@@ -160,8 +164,9 @@ for arguments in ((), (1,), (), (1,)):
     assert run(program, tvm if is_loaded else "", path).splitlines() == expected
 
 
+@pytest.mark.skipif(not hasattr(os, "RTLD_DEEPBIND"), reason="the loader has no such mode")
 def test_functions_of_ours_are_not_given_to_tvm(tmp_path: Path) -> None:
-    """A library whose calls of functions would end up in a TVM of that age is refused."""
+    """A library whose calls of functions would end up in a TVM of that age calls us."""
     tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
     path = library(tmp_path, "calls", OLD_CALLS)
     program = """
@@ -174,8 +179,7 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    assert run(program, tvm, path).startswith("LibraryError the library calls TVMFuncCall of the")
-    assert run(program, "", path) == "4\n"
+    assert [run(program, place, path) for place in (tvm, "")] == ["4\n", "4\n"]
 
 
 @pytest.mark.parametrize("tmpdir", ["none", "read-only"])

@@ -1,0 +1,158 @@
+"""What generated kernels ask for while they run: workspaces, parallel loops, one-time starts.
+
+Functions in C's form; `context` offers them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any, Dict, Optional
+
+from ..dlpack import DeviceType
+from ..errors import DeviceError
+from . import parallel
+from .abi import ANY_SIZE, TypeIndex, record_error, release
+from .c_form import INT, POINTER, U64, Functions, guarded, offer
+from .owned import read_any, write_any
+from .words import unsigned
+
+__all__ = ["FUNCTIONS", "WORKSPACE_ALIGNMENT"]
+
+_INIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+_DEINIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+WORKSPACE_ALIGNMENT = 128
+"""Bytes: what code made by TVM up to 0.9 relies on; later code is content with 64."""
+
+_once = threading.RLock()
+
+
+def _init_once(handle: int, init: int) -> int:
+    with _once:
+        place = ctypes.c_void_p.from_address(handle)
+        if place.value:
+            return 0
+        made = ctypes.c_void_p()
+        code = int(_INIT(init)(ctypes.addressof(made)))
+        if code == 0:
+            place.value = made.value
+        return code
+
+
+def _deinit_once(handle: int, deinit: int) -> int:
+    with _once:
+        place = ctypes.c_void_p.from_address(handle)
+        if not place.value:
+            return 0
+        made, place.value = place.value, None
+        return int(_DEINIT(deinit)(made))
+
+
+def _run_once(handle: int, function: int, closure: Optional[int], nbytes: int) -> int:
+    with _once:
+        place = ctypes.c_void_p.from_address(handle)
+        if place.value:
+            return 0
+        place.value = 1
+        return int(_INIT(function)(closure))
+
+
+_workspaces: Dict[int, int] = {}  # bytes, by address
+_libc: Dict[str, Any] = {}
+
+
+def _allocator() -> Dict[str, Any]:
+    if not _libc:
+        library: Any = ctypes.CDLL(None)
+        pointer = ctypes.c_void_p
+        library.posix_memalign.argtypes = [pointer, ctypes.c_size_t, ctypes.c_size_t]
+        library.free.argtypes, library.free.restype = [pointer], None
+        _libc.update(posix_memalign=library.posix_memalign, free=library.free)
+    return _libc
+
+
+def _alloc_workspace(device_type: int, device_id: int, nbytes: int, code: int, bits: int) -> int:
+    try:
+        if device_type != DeviceType.CPU:
+            raise DeviceError(
+                f"compiled code wants a workspace on device type {device_type}; expected the CPU"
+            )
+        memory = ctypes.c_void_p()
+        if _allocator()["posix_memalign"](
+            ctypes.addressof(memory), WORKSPACE_ALIGNMENT, nbytes or 1
+        ):
+            raise MemoryError(f"no memory for a workspace of {nbytes} bytes")
+        address = memory.value or 0
+        _workspaces[address] = nbytes
+        return address
+    except BaseException as error:  # compiled code sees NULL and returns -1
+        record_error(error)
+        return 0
+
+
+def _free_workspace(device_type: int, device_id: int, address: Optional[int]) -> int:
+    if address is None:
+        return 0
+    if _workspaces.pop(address, None) is None:
+        raise ValueError(f"compiled code frees a workspace at {address:#x} that it does not have")
+    _allocator()["free"](address)
+    return 0
+
+
+def _launch(function: int, closure: Optional[int], num_task: int) -> int:
+    return parallel.launch(function, closure, num_task)
+
+
+def _barrier(task: int, env: Optional[int]) -> int:
+    return parallel.barrier(env)
+
+
+# ------------------------------------------------------------- registers of compiled Relax code
+
+
+def _set_packed_arg(values: int, index: int, args: int, offset: int) -> int:
+    """Lend a register's value to an argument."""
+    ctypes.memmove(args + ANY_SIZE * offset, values + ANY_SIZE * index, ANY_SIZE)
+    return 0
+
+
+def _reset_item(values: int, index: int) -> int:
+    _give_back(values + ANY_SIZE * index)
+    return 0
+
+
+def _move_from_packed_return(values: int, index: int, args: int, offset: int) -> int:
+    """Move a result into a register, which had another value before."""
+    target, source = values + ANY_SIZE * index, args + ANY_SIZE * offset
+    word = read_any(source)
+    write_any(source, (0, 0, 0))
+    _give_back(target)
+    write_any(target, word)
+    return 0
+
+
+def _give_back(place: int) -> None:
+    kind, _, number = read_any(place)
+    write_any(place, (0, 0, 0))
+    if kind >= TypeIndex.OBJECT and number:
+        release(unsigned(number))
+
+
+FUNCTIONS: Functions = {
+    "TVMFFIHandleInitOnce": offer(INT, guarded(_init_once), POINTER, POINTER),
+    "TVMFFIHandleDeinitOnce": offer(INT, guarded(_deinit_once), POINTER, POINTER),
+    "TVMBackendAllocWorkspace": offer(POINTER, _alloc_workspace, INT, INT, U64, INT, INT),
+    "TVMBackendFreeWorkspace": offer(INT, guarded(_free_workspace), INT, INT, POINTER),
+    "TVMBackendParallelLaunch": offer(INT, guarded(_launch), POINTER, POINTER, INT),
+    "TVMBackendParallelBarrier": offer(INT, guarded(_barrier), INT, POINTER),
+    "TVMBackendRunOnce": offer(INT, guarded(_run_once), POINTER, POINTER, POINTER, INT),
+    "TVMBackendAnyListSetPackedArg": offer(
+        INT, guarded(_set_packed_arg), POINTER, INT, POINTER, INT
+    ),
+    "TVMBackendAnyListResetItem": offer(INT, guarded(_reset_item), POINTER, INT),
+    "TVMBackendAnyListMoveFromPackedReturn": offer(
+        INT, guarded(_move_from_packed_return), POINTER, INT, POINTER, INT
+    ),
+}
+"""By their names in TVM (tvm/runtime/c_backend_api.h, base.h; tvm/ffi/c_api.h)."""
