@@ -19,6 +19,7 @@ from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, te
 
 if TYPE_CHECKING:
     from . import nd, profiling
+    from .constant import FloatImm, IntImm, Scriptable, const
     from .function import PackedFunc
     from .module import Module, load_module
     from .parallel import num_threads
@@ -41,11 +42,15 @@ __all__ = [
     "BenchmarkResult",
     "DataType",
     "DataTypeCode",
+    "FloatImm",
+    "IntImm",
     "Module",
     "NDArray",
     "PackedFunc",
+    "Scriptable",
     "Tensor",
     "array",
+    "const",
     "empty",
     "from_dlpack",
     "get_global_func",
@@ -68,8 +73,12 @@ __all__ += _devices.__all__
 
 _HOMES = {
     "BenchmarkResult": "profiling",
+    "FloatImm": "constant",
+    "IntImm": "constant",
     "Module": "module",
     "PackedFunc": "function",
+    "Scriptable": "constant",
+    "const": "constant",
     "get_global_func": "registry",
     "list_global_func_names": "registry",
     "load_module": "module",

@@ -18,11 +18,20 @@ class PackedFunc:
     Attributes:
         function: what a call does.
         is_global: whether the function registry holds it.
+        handle: under what number the server of a remote function knows it, or at which address
+            the function object of compiled code is; 0 if there is no such thing.
+
+    Raises:
+        TypeError: `function` cannot be called.
     """
 
     __slots__ = ("__weakref__", "function", "is_global", "name")
 
+    handle = 0
+
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        if not callable(function):
+            raise TypeError(f"{function!r} cannot be called; expected a function")
         self.function = function
         self.name = name or str(getattr(function, "__name__", ""))
         self.is_global = False

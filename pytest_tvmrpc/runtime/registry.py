@@ -35,11 +35,15 @@ def register_func(
         `f` itself, or the decorator.
 
     Raises:
-        ValueError: the name is taken and `override` is not given.
-        TypeError: `f` cannot be called.
+        ValueError: the name is taken and `override` is not given, or the function has none.
+        TypeError: `f` cannot be called, or the name is no text.
     """
     if callable(func_name):
-        return _register(func_name.__name__, func_name, override)
+        own_name = getattr(func_name, "__name__", "")
+        if not own_name:
+            raise ValueError(f"{func_name!r} has no name of its own; give it one as func_name")
+        return _register(own_name, func_name, override)
+    _check_name(func_name)
     if f is not None:
         return _register(func_name, f, override)
     name = func_name
@@ -59,7 +63,9 @@ def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFu
 
     Raises:
         ValueError: there is none, and `allow_missing` is not given; otherwise None is returned.
+        TypeError: the name is no text.
     """
+    _check_name(name)
     function = _functions.get(name)
     if function is None and not allow_missing:
         raise ValueError(f"Cannot find global function {name}")
@@ -74,13 +80,21 @@ def list_global_func_names() -> List[str]:
 def remove_global_func(name: str) -> None:
     """Forget a global function; whoever holds it can still call it.
 
+    Args:
+        name: of the function; it is no error, as in TVM, if there is none.
+
     Raises:
-        ValueError: no function has this name.
+        TypeError: the name is no text.
     """
+    _check_name(name)
     function = _functions.pop(name, None)
-    if function is None:
-        raise ValueError(f"Cannot find global function {name}")
-    function.is_global = False
+    if function is not None:
+        function.is_global = False
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name of a function; expected a str")
 
 
 def register_loaded(name: str, function: PackedFunc, override: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_functions_for_each_kind():
         assert getattr(runtime.nd, name)(3) == (number, 3)
     with pytest.warns(DeprecationWarning, match="use cuda"):
         assert runtime.gpu(1) == runtime.cuda(1)
+
+
+def test_targets_that_are_enabled():
+    """What can run here is, however it is named; what nothing drives is not."""
+    for target in ("cpu", "llvm", "llvm -mcpu=native", "c", "rpc", {"kind": "llvm"}):
+        assert runtime.enabled(target) is True
+    for name in dlpack.DEVICE_TYPES:
+        kind = runtime.device(name)
+        here = name in ("cpu", "llvm", "c") or (kind.device_type != 1 and kind.exist)
+        assert runtime.enabled(name) is here
+    target = types.SimpleNamespace(kind=types.SimpleNamespace(name="cuda"))
+    assert runtime.enabled(target) is runtime.enabled("cuda")
+    for nonsense in ("", "nope", 5, {}, None):
+        with pytest.raises(ValueError, match=r"Unknown target .*; expected one of cpu, .*rpc$"):
+            runtime.enabled(nonsense)
 
 
 def test_device_is_a_value():

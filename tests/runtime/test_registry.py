@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Iterator
+import functools
+from typing import Any, Iterator
 
 import pytest
 
@@ -61,12 +62,11 @@ def test_names_that_are_taken() -> None:
 
 
 def test_missing_names() -> None:
-    """TVM's words for a function that is not there; None when that is allowed."""
+    """TVM's words for a function that is not there; None when that is allowed, or to remove."""
     with pytest.raises(ValueError, match=r"^Cannot find global function test\.none"):
         registry.get_global_func("test.none")
     assert registry.get_global_func("test.none", allow_missing=True) is None
-    with pytest.raises(ValueError, match="Cannot find global function"):
-        registry.remove_global_func("test.none")
+    registry.remove_global_func("test.none")
 
 
 def test_remove() -> None:
@@ -79,6 +79,27 @@ def test_remove() -> None:
     assert function() == 1
     registry.register_func("test.gone", function)
     assert registry.get_global_func("test.gone") is function
+
+
+@pytest.mark.parametrize("name", [5, None, b"test.x", ["test.x"]])
+def test_names_are_texts(name: Any) -> None:
+    """Anything else is refused, whatever is asked of the registry."""
+    for ask in (registry.get_global_func, registry.remove_global_func, registry.register_func):
+        with pytest.raises(TypeError, match="is no name of a function; expected a str"):
+            ask(name)
+    with pytest.raises(TypeError, match="is no name of a function"):
+        registry.get_global_func(name, allow_missing=True)
+
+
+def test_a_function_without_a_name() -> None:
+    """It is given one, or refused; it is not registered under an empty one."""
+    nameless = functools.partial(int, "7")
+    with pytest.raises(ValueError, match="has no name of its own; give it one as func_name"):
+        registry.register_func(nameless)
+    registry.register_func("test.seven", nameless)
+    found = registry.get_global_func("test.seven")
+    assert found is not None
+    assert found() == 7
 
 
 def test_what_cannot_be_called() -> None:

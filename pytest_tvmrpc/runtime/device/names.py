@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Union
+from typing import Any, Mapping, Union
 
 from ... import dlpack
 from ...dlpack import DeviceType
-from .api import Device
+from ...errors import DeviceError
+from .api import Device, find_api
 
 __all__ = [
     "Device",
@@ -15,6 +16,7 @@ __all__ = [
     "cpu",
     "cuda",
     "device",
+    "enabled",
     "ext_dev",
     "gpu",
     "hexagon",
@@ -47,6 +49,39 @@ def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
     if dev_id < 0 or device_type < 1:
         raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
     return Device(device_type, dev_id)
+
+
+def enabled(target: Any) -> bool:
+    """Whether what was compiled for a target can run on this machine.
+
+    Args:
+        target: a name of a kind of device (``cuda``), of a compiler for the CPU (``llvm``, ``c``),
+            ``rpc``, a target that begins with such a name, a mapping with its name under ``kind``,
+            or a target object of TVM's.
+
+    Returns:
+        Whether there is something that drives such devices; not whether one is plugged in, which
+        is `Device.exist`.
+
+    Raises:
+        ValueError: no such target.
+    """
+    if isinstance(target, Mapping):
+        target = target.get("kind", "")
+    kind = getattr(target, "kind", target)
+    name = (str(getattr(kind, "name", kind)).split() or [""])[0]
+    if name in ("llvm", "c", "rpc"):
+        return True
+    if name not in dlpack.DEVICE_TYPES:
+        known = ", ".join((*dlpack.DEVICE_TYPES, "rpc"))
+        raise ValueError(f"Unknown target {target!r}; expected one of {known}")
+    if dlpack.DEVICE_TYPES[name] == DeviceType.CPU:
+        return name == "cpu"  # nothing here interprets stackvm and the like
+    try:
+        find_api(dlpack.DEVICE_TYPES[name])
+    except DeviceError:
+        return False
+    return True
 
 
 def cpu(dev_id: int = 0) -> Device:
