@@ -50,6 +50,14 @@ class Earlier(NamedTuple):
     since: float
 
 
+class Place(NamedTuple):
+    """Where a server is, by its own account; at most one is there under one key."""
+
+    host: str
+    port: int
+    key: str
+
+
 class Known:
     """One connection.
 
@@ -67,11 +75,12 @@ class Known:
         polled: when it last asked for its match keys; None: never.
         takes_orders: whether it can be told to end a session.
         earlier: the session it had when it introduced itself.
+        taken_place: the place that is its own.
     """
 
     __slots__ = (
         *("earlier", "fields", "host", "introduced", "is_proxy", "keys", "lent", "nbytes"),
-        *("offers", "polled", "requests", "since", "takes_orders", "withheld"),
+        *("offers", "polled", "requests", "since", "taken_place", "takes_orders", "withheld"),
     )
 
     def __init__(self, since: float) -> None:
@@ -89,6 +98,18 @@ class Known:
         self.polled: Optional[float] = None
         self.takes_orders = False
         self.earlier: Optional[Earlier] = None
+        self.taken_place: Optional[Place] = None
+
+    @property
+    def place(self) -> Optional[Place]:
+        """Its place by its description; None for whoever may share it with others.
+
+        A proxy offers many servers at its own address, and so does whoever gives no port.
+        """
+        host, port = self.fields.get("addr", (None, 0))
+        if self.is_proxy or not (self.is_server and host and int(port)):
+            return None
+        return Place(host, int(port), "".join(self.introduced))
 
     @property
     def is_server(self) -> bool:

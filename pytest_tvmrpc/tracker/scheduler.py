@@ -2,19 +2,19 @@
 
 A connection is whatever hashable name the caller gives it, and `now` a monotonic clock's seconds.
 Whatever is known about a connection is gone when it closes, and a queue is gone when nothing is in
-it and nobody who offered its key is left.
+it and nobody who offered its key has been there for a while.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import RemoteProtocolError
 from ..protocol.farm import Farm, FarmServer, Kicked, KickOrder, Outcome, State, Waiting
 from ..protocol.tracker import Granted, Ping, check_info
-from .connection import Known, Lent
+from .connection import Known, Lent, Place
 from .queue import Asker, Offer, Pending, Queue
 
 MAX_OFFERS = 1024
@@ -37,6 +37,13 @@ MAX_SHOWN = 16384
 
 SILENT_S = 10.0
 """A server that used to ask for its match keys, and has not for so long, is not handed out."""
+
+KEPT_S = 60.0
+"""How long a key is shown, with nothing free, when the last server that offered it is gone. TVM
+keeps it for ever, and scripts rely on finding it."""
+
+MAX_KEPT = 1024
+"""How many such keys are shown."""
 
 
 class Grant(NamedTuple):
@@ -65,6 +72,8 @@ class Scheduler:
         self._queues: Dict[str, Queue] = {}
         self._connections: Dict[Hashable, Known] = {}
         self._introduced: Dict[str, int] = {}
+        self._kept: Dict[str, Optional[float]] = {}  # keys without servers, and until when
+        self._places: Dict[Place, Hashable] = {}
         self._numbers = itertools.count()
         self._held = 0
 
@@ -90,8 +99,12 @@ class Scheduler:
 
     def update_info(
         self, connection: Hashable, fields: Dict[str, Any], peer_host: str, now: float
-    ) -> None:
+    ) -> List[Hashable]:
         """A connection describes itself; the fields join those that it gave before.
+
+        Returns:
+            Connections of which nothing is known any more, and which are to be closed: the
+            server with the same address and key is this one now.
 
         Raises:
             RemoteProtocolError: together they are too much.
@@ -108,6 +121,25 @@ class Scheduler:
         known.introduce()
         self._count_introduced(known, 1)
         self.version += 1
+        return self._take_place(connection, known)
+
+    def _take_place(self, connection: Hashable, known: Known) -> List[Hashable]:
+        """A server that was started again has its place, although its old connection half lives."""
+        self._leave_place(connection, known)
+        place = known.place
+        if place is None:
+            return []
+        older = self._places.pop(place, None)
+        if older is not None:
+            self.closed(older)
+        self._places[place] = connection
+        known.taken_place = place
+        return [] if older is None else [older]
+
+    def _leave_place(self, connection: Hashable, known: Known) -> None:
+        place, known.taken_place = known.taken_place, None
+        if place is not None and self._places.get(place) == connection:
+            del self._places[place]
 
     def greeted(self, connection: Hashable, ping: Ping, now: float) -> None:
         """A peer of ours said what it can, and which session it has."""
@@ -140,7 +172,9 @@ class Scheduler:
         return grants
 
     def expire(self, now: float) -> None:
-        """Withhold the offers of servers that used to talk, and do not; call every second or so.
+        """Withhold the offers of servers that used to talk, and do not; forget keys that are gone.
+
+        To be called every second or so.
 
         Who never asked for its match keys is not judged, nor who offers nothing: a server in a
         session may be silent.
@@ -151,6 +185,11 @@ class Scheduler:
                     known.withheld[match_key] = self._queues[key].free.pop(number)
                 known.offers = {}
                 self.version += 1
+        for key, until in list(self._kept.items()):
+            if until is None:
+                self._kept[key] = now + KEPT_S
+            elif now >= until:
+                self._forget(key)
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -209,6 +248,10 @@ class Scheduler:
             self._queues[key].drop(number)
         for key in known.keys:
             self._queues[key].suppliers -= 1
+            self._kept[key] = None
+            if len(self._kept) > MAX_KEPT:
+                self._forget(next(iter(self._kept)))
+        self._leave_place(connection, known)
         self._count_introduced(known, -1)
         for key in known.keys.union(known.requests.values()):
             self._drop_idle(key)
@@ -311,6 +354,7 @@ class Scheduler:
         queue = self._queues.setdefault(key, Queue())
         known.keys.add(key)
         queue.suppliers += 1
+        self._kept.pop(key, None)
         return queue
 
     def _forget_keys(self, known: Known) -> None:
@@ -339,8 +383,13 @@ class Scheduler:
 
     def _drop_idle(self, key: str) -> None:
         queue = self._queues.get(key)
-        if queue is not None and queue.is_idle:
+        if queue is not None and queue.is_idle and key not in self._kept:
             del self._queues[key]
+
+    def _forget(self, key: str) -> None:
+        del self._kept[key]
+        self._drop_idle(key)
+        self.version += 1
 
 
 def _lend(owner: Known, offer: Offer, requester: Hashable, asker: Asker, now: float) -> Grant:

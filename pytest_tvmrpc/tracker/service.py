@@ -292,7 +292,8 @@ class TrackerConnection(Stream):
         elif isinstance(message, wire.Summary):
             self.send(self._service.summary())
         elif isinstance(message, wire.UpdateInfo):
-            scheduler.update_info(self, message.fields, self._host, now)
+            for older in scheduler.update_info(self, message.fields, self._host, now):
+                cast("TrackerConnection", older).give_way(self._peer)
             self.send(wire.SUCCESS)
         elif isinstance(message, farm.Who):
             self.send(self._service.who())
@@ -327,6 +328,11 @@ class TrackerConnection(Stream):
             self.abort()
         else:
             self.write(frame)
+
+    def give_way(self, newer: str) -> None:
+        """The server has another connection; this one is dead, as a rule, and nobody noticed."""
+        _log.info("closing %s: its server is %s now", self._peer, newer)
+        self.abort()
 
     def drained(self) -> None:
         """Answer what came meanwhile."""

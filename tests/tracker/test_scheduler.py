@@ -33,6 +33,12 @@ def queues(scheduler: Scheduler) -> Dict[str, Any]:
     return found
 
 
+def forget_keys(scheduler: Scheduler, now: float) -> None:
+    """Lets the time pass for which keys without servers are kept."""
+    scheduler.expire(now)
+    scheduler.expire(now + module.KEPT_S)
+
+
 def test_a_free_server_is_granted_at_once() -> None:
     """An offer waits for a request, and goes to it with its match key."""
     scheduler = Scheduler()
@@ -120,6 +126,7 @@ def test_tables_are_empty_when_everybody_left() -> None:
     for number in range(2000):
         for kind in ("client", "server", "waiting"):
             scheduler.closed((kind, number))
+    forget_keys(scheduler, 1)
     assert scheduler.summary() == {"queue_info": {}, "server_info": []}
     assert not scheduler._queues
     assert not scheduler._connections
@@ -137,14 +144,103 @@ def test_the_places_of_requesters_that_left_are_not_kept() -> None:
 
 
 def test_a_busy_server_keeps_its_queue_in_the_summary() -> None:
-    """A key whose only server is in use is shown with nothing free, until the server leaves."""
+    """A key whose only server is in use is shown with nothing free, and a while after it left."""
     scheduler = Scheduler()
     scheduler.put("server", "k", resource(1), 0)
     scheduler.request("client", "k", 1, 0)
     scheduler.closed("client")
     assert queues(scheduler) == {"k": {"free": 0, "pending": 0}}
     scheduler.closed("server")
+    scheduler.expire(1)
+    assert queues(scheduler) == {"k": {"free": 0, "pending": 0}}
+    assert not scheduler.is_served("k")
+    scheduler.expire(module.KEPT_S + 0.9)
+    assert queues(scheduler) == {"k": {"free": 0, "pending": 0}}
+    scheduler.expire(module.KEPT_S + 1)
     assert queues(scheduler) == {}
+
+
+def test_a_key_that_comes_back_is_not_forgotten() -> None:
+    """Nor is one for which somebody waits; who leaves then takes it along."""
+    scheduler = Scheduler()
+    for key in ("back", "wanted"):
+        scheduler.put(key, key, resource(1, key), 0)
+        scheduler.closed(key)
+    scheduler.put("again", "back", resource(2, "back"), 1)
+    scheduler.request("client", "wanted", 1, 1)
+    forget_keys(scheduler, 1)
+    assert queues(scheduler) == {
+        "back": {"free": 1, "pending": 0},
+        "wanted": {"free": 0, "pending": 1},
+    }
+    scheduler.closed("client")
+    assert queues(scheduler) == {"back": {"free": 1, "pending": 0}}
+
+
+def test_keys_without_servers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first; keys that were only asked for are not kept at all."""
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+    scheduler = Scheduler()
+    for number in range(4):
+        scheduler.put(number, f"k{number}", resource(1, f"k{number}"), 0)
+        scheduler.request(("client", number), f"wanted{number}", 1, 0)
+        scheduler.closed(number)
+        scheduler.closed(("client", number))
+    assert sorted(queues(scheduler)) == ["k2", "k3"]
+
+
+def place(scheduler: Scheduler, name: str, key: str, host: Any, port: Any) -> List[Any]:
+    """Lets a server introduce itself from 10.0.0.5, and offer itself."""
+    fields = {"key": key, "addr": [host, port]}
+    older = scheduler.update_info(name, fields, "10.0.0.5", 0)
+    offer = Granted(host or "10.0.0.5", int(port), f"{key}:{name}")
+    scheduler.put(name, key.partition(":")[2], offer, 0)
+    return older
+
+
+def test_a_server_that_was_started_again_has_its_place() -> None:
+    """Its old connection may seem to live; who is granted the key gets the new server."""
+    scheduler = Scheduler()
+    assert place(scheduler, "old", "server:k", None, 9001) == []
+    assert place(scheduler, "new", "server:k", None, 9001) == ["old"]
+    assert queues(scheduler) == {"k": {"free": 1, "pending": 0}}
+    assert len(scheduler.summary()["server_info"]) == 1
+    (grant,) = scheduler.request("client", "k", 1, 0)
+    assert grant.resource.match_key == "server:k:new"
+    scheduler.closed("old")
+    assert place(scheduler, "newest", "server:k", None, 9001) == ["new"]
+    scheduler.closed("newest")
+    assert place(scheduler, "next", "server:k", None, 9001) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("server:k", None, 9001), ("server:other", None, 9001)),
+        (("server:k", None, 9001), ("server:k", None, 9002)),
+        (("server:k", "farm", 9001), ("server:k", "farm", 9002)),
+        (("server:k", "a", 9001), ("server:k", "b", 9001)),
+        (("server:proxy[k]", None, 9001), ("server:proxy[k]", None, 9001)),
+        (("proxied:k", None, 9001), ("proxied:k", None, 9001)),
+        (("client:k", None, 9001), ("client:k", None, 9001)),
+    ],
+    ids=repr,
+)
+def test_servers_that_are_not_the_same(one: Any, other: Any) -> None:
+    """Another key, port or address of its own; servers behind one proxy; who is no server."""
+    scheduler = Scheduler()
+    assert place(scheduler, "one", *one) == []
+    assert place(scheduler, "other", *other) == []
+    assert sum(queue["free"] for queue in queues(scheduler).values()) == 2
+
+
+def test_who_describes_himself_again_keeps_his_place() -> None:
+    """In the same place or in another; what was left is free for others."""
+    scheduler = Scheduler()
+    for port in (9001, "9001", 9002):
+        assert place(scheduler, "server", "server:k", None, port) == []
+    assert place(scheduler, "other", "server:k", None, 9001) == []
+    assert place(scheduler, "third", "server:k", None, 9002) == ["server"]
 
 
 def test_the_summary_shows_servers_with_their_address() -> None:
@@ -219,6 +315,8 @@ def test_many_cycles_and_keys_leave_nothing() -> None:
     assert len(scheduler._connections["server"].lent) == 1
     scheduler.closed("server")
     scheduler.closed("client")
+    forget_keys(scheduler, 1)
+    assert not scheduler._kept
     assert not scheduler._queues
     assert not scheduler._connections
     assert not scheduler._introduced
@@ -436,6 +534,7 @@ def test_a_silent_server_that_leaves_leaves_nothing() -> None:
     scheduler.heard("server", 0)
     scheduler.expire(11)
     scheduler.closed("server")
+    forget_keys(scheduler, 12)
     assert not scheduler._queues
     assert scheduler._held == 0
 

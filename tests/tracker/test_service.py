@@ -182,13 +182,26 @@ def test_a_requester_that_leaves_is_forgotten_at_once(
 def test_a_server_that_leaves_takes_its_offers_along(
     peer: Callable[..., Peer], wait_until: WaitUntil
 ) -> None:
-    """Its queue and description vanish from the summary."""
+    """Its description vanishes from the summary; its key stays for a while, with nothing free."""
     server, client = peer(), peer()
     server.ask(wire.update_info("brief", 7))
     server.ask(wire.put("brief", 7, "brief:0.5"))
-    assert "brief" in client.summary()["queue_info"]
+    assert client.summary()["queue_info"]["brief"] == {"free": 1, "pending": 0}
     server.connection.close()
-    wait_until(lambda: "brief" not in client.summary()["queue_info"], "the queue is gone")
+    wait_until(lambda: not client.summary()["queue_info"]["brief"]["free"], "the offer is gone")
+    assert not any(s["key"] == "server:brief" for s in client.summary()["server_info"])
+
+
+def test_a_server_that_was_started_again(peer: Callable[..., Peer], deadline_s: float) -> None:
+    """Its old connection, of whose end nobody has heard, is closed; it is free once."""
+    old, new, client = peer(), peer(), peer()
+    for server in (old, new):
+        server.ask(wire.update_info("twice", 7))
+        server.ask(wire.put("twice", 7, f"twice:0.{server.connection.fileno()}"))
+    old.connection.settimeout(deadline_s)
+    assert old.connection.recv(1) == b""
+    assert client.summary()["queue_info"]["twice"] == {"free": 1, "pending": 0}
+    assert [s["key"] for s in client.summary()["server_info"]].count("server:twice") == 1
     assert all(entry["key"] != "server:brief" for entry in client.summary()["server_info"])
 
 
