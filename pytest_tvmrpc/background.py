@@ -41,13 +41,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _BOOTSTRAP = (
-    "import sys, importlib.util as u; "
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "import importlib.util as u; "
     "s = u.spec_from_file_location("
     "'pytest_tvmrpc', {init!r}, submodule_search_locations=[{folder!r}]); "
     "m = sys.modules['pytest_tvmrpc'] = u.module_from_spec(s); s.loader.exec_module(m); "
     "{entry}"
 )
-"""Finds this very package and nothing that lies beside it: a child sees what a bare board has."""
+"""Finds this very package and nothing that lies beside it: a child sees what a bare board has.
+Nor does it find what lies in the working directory, where any file may have a module's name."""
 
 _CHILD = "from pytest_tvmrpc import background; sys.exit(background.run_child())"
 

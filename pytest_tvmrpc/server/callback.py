@@ -43,7 +43,8 @@ def write(callback: Callable[[], object]) -> IO[bytes]:
     import tempfile  # only here: whoever starts a server can afford it
 
     file = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
-    pickle.dump((sys.path, content), file)
+    # An empty entry, or a relative one, means another folder where the server is.
+    pickle.dump(([os.path.abspath(entry) for entry in sys.path], content), file)
     file.flush()
     return file
 
@@ -66,5 +67,6 @@ def call(descriptor: int) -> None:
     """Calls the function that lies in the file; in the server's process, or a session's."""
     size = os.fstat(descriptor).st_size
     path, content = pickle.loads(os.pread(descriptor, size, 0))
-    sys.path += [folder for folder in path if folder not in sys.path]
+    # In the caller's order, so that each name means the module that it means to him.
+    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     pickle.loads(content)()

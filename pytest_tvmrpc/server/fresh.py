@@ -5,7 +5,6 @@ The fork is still there, but does nothing but exec: what is in the server's memo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -64,8 +63,6 @@ def main() -> NoReturn:
     """What the new interpreter does."""
     told: Dict[str, Any] = json.loads(sys.argv[1])
     sys.argv[:] = ["session"]
-    with contextlib.suppress(ValueError):
-        sys.path.remove("")  # the working directory is the client's: no modules come from there
     early, *rest = told["plan"]
     plan = Plan(bytes.fromhex(early), *rest)
     client_fd, shared_fd, lifeline = told["descriptors"]

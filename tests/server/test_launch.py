@@ -398,6 +398,44 @@ def test_server_init_callback(start_server: Any, tmp_path: Path, no_fork: bool) 
     assert calls.read_text() == "called\n" * (2 if no_fork else 1)
 
 
+@pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
+def test_what_shadows_a_module_of_the_callback(
+    tmp_path: Path, deadline_s: float, no_fork: bool
+) -> None:
+    """A name means to the server what it means to the caller, whatever lies where it was started.
+
+    That holds for the caller's modules and Python's own.
+    """
+    scripts, folder = tmp_path / "scripts", tmp_path / "folder"
+    for place, word in ((scripts, "the caller's"), (folder, "another")):
+        place.mkdir()
+        (place / "boards.py").write_text(f"WORD = {word!r}")
+    (folder / "tempfile.py").write_text("raise RuntimeError('this is not the tempfile of Python')")
+    (folder / "shutil.py").write_text("raise RuntimeError('this is not the shutil of Python')")
+    script = (
+        f"import sys; sys.path[:] = [p for p in sys.path if p] + [{FOLDER!r}]\n"
+        "import cloudpickle, shutil, tempfile\n"
+        "from pytest_tvmrpc import rpc, runtime\n"
+        f"sys.path.insert(0, '../scripts')\n"
+        "def register():\n"
+        "    import boards, tempfile\n"
+        "    runtime.register_func('own.word', lambda: boards.WORD)\n"
+        f"with rpc.Server(port=0, silent=True, server_init_callback=register, no_fork={no_fork})"
+        " as server:\n"
+        "    with rpc.connect('127.0.0.1', server.port) as remote:\n"
+        "        print(remote.get_function('own.word')())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=deadline_s,
+    )
+    assert done.stdout == "the caller's\n"
+
+
 def test_a_callback_that_raises(start_server: Any) -> None:
     """Its text is why there is no server; with an interpreter for each session, each is told."""
 
@@ -421,7 +459,7 @@ def test_a_callback_that_cannot_travel(monkeypatch: pytest.MonkeyPatch) -> None:
         rpc.Server(port=0, server_init_callback=print, silent=True)
 
 
-def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil) -> None:
+def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil, deadline_s: float) -> None:
     """A session is an interpreter of its own, and ends as one that was forked."""
     server = start_server(no_fork=True)
     with server.connect() as remote:
@@ -434,7 +472,7 @@ def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil) -> None:
     module = server.load(deaths)
     with pytest.raises(SessionCrashedError, match="was killed by SIGSEGV while it served"):
         module["segfault"]()
-    module = server.load(deaths, session_timeout=0.5)
+    module = server.load(deaths, session_timeout=deadline_s / 20)  # in which the session begins
     with pytest.raises(RPCSessionTimeoutError):
         module["sleep_through_sigterm"]()
     assert server.serves()
