@@ -5,7 +5,7 @@ A `Tensor` on a `RemoteDevice` is an ordinary tensor whose device is driven over
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, NoReturn, Optional, Tuple
 
 from .. import dlpack
 from ..dlpack import DataType, DeviceType, OpaquePointer, TensorRecord
@@ -13,7 +13,7 @@ from ..errors import DeviceError, RemoteProtocolError
 from ..protocol.codes import RPCCode
 from ..protocol.values import TensorResult
 from ..runtime.device.api import Device, DeviceAPI
-from ..runtime.tensor import Tensor
+from ..runtime.tensor import Tensor, not_in_this_process
 
 if TYPE_CHECKING:
     from ..session.endpoint import Endpoint
@@ -99,7 +99,7 @@ class ReturnedMemory:
             self.endpoint.release(self._handle, TensorResult)
 
 
-class RemoteDeviceAPI:
+class RemoteDeviceAPI(DeviceAPI):
     """Drives all devices of one session's server.
 
     Args:
@@ -133,6 +133,10 @@ class RemoteDeviceAPI:
             found, data = self._endpoint.syscalls([look_up, request])
             self._handles[PACKET_LIMIT] = int(found or 0)
         return RemoteMemory(self._endpoint, place, int(data or 0), wanted.nbytes)
+
+    def describe(self, tensor: Tensor) -> NoReturn:
+        """Compiled code here cannot use the memory of another machine."""
+        raise not_in_this_process(tensor)
 
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
         """Sends the bytes as they lie in memory."""

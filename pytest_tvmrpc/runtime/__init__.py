@@ -20,6 +20,7 @@ from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, te
 if TYPE_CHECKING:
     from . import nd, profiling
     from .constant import FloatImm, IntImm, Scriptable, const
+    from .device.kinds import register_device_api, unregister_device_api
     from .function import PackedFunc
     from .module import Module, load_module
     from .parallel import num_threads
@@ -62,12 +63,14 @@ __all__ = [
     "num_threads",
     "numpyasarray",
     "profiling",
+    "register_device_api",
     "register_func",
     "register_global_func",
     "remove_global_func",
     "save_param_dict",
     "save_param_dict_to_file",
     "tensor",
+    "unregister_device_api",
 ]
 __all__ += _devices.__all__
 
@@ -85,11 +88,13 @@ _HOMES = {
     "load_param_dict": "params",
     "load_param_dict_from_file": "params",
     "num_threads": "parallel",
+    "register_device_api": "device.kinds",
     "register_func": "registry",
     "register_global_func": "registry",
     "remove_global_func": "registry",
     "save_param_dict": "params",
     "save_param_dict_to_file": "params",
+    "unregister_device_api": "device.kinds",
 }
 
 if not TYPE_CHECKING:  # to which every name would be there

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any, Dict, Optional
+from typing import Dict, Optional, Tuple
 
-from ..dlpack import DeviceType
-from ..errors import DeviceError
 from . import parallel
 from .abi import ANY_SIZE, TypeIndex, record_error, release
 from .c_form import INT, POINTER, U64, Functions, guarded, offer
+from .device.api import Device, Memory
 from .owned import read_any, write_any
 from .words import unsigned
 
-__all__ = ["FUNCTIONS", "WORKSPACE_ALIGNMENT"]
+__all__ = ["FUNCTIONS"]
 
 _INIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _DEINIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-
-WORKSPACE_ALIGNMENT = 128
-"""Bytes: what code made by TVM up to 0.9 relies on; later code is content with 64."""
 
 _once = threading.RLock()
 
@@ -58,34 +54,15 @@ def _run_once(handle: int, function: int, closure: Optional[int], nbytes: int) -
         return int(_INIT(function)(closure))
 
 
-_workspaces: Dict[int, int] = {}  # bytes, by address
-_libc: Dict[str, Any] = {}
-
-
-def _allocator() -> Dict[str, Any]:
-    if not _libc:
-        library: Any = ctypes.CDLL(None)
-        pointer = ctypes.c_void_p
-        library.posix_memalign.argtypes = [pointer, ctypes.c_size_t, ctypes.c_size_t]
-        library.free.argtypes, library.free.restype = [pointer], None
-        _libc.update(posix_memalign=library.posix_memalign, free=library.free)
-    return _libc
+_workspaces: Dict[Tuple[int, int, int], Memory] = {}  # by device and address
 
 
 def _alloc_workspace(device_type: int, device_id: int, nbytes: int, code: int, bits: int) -> int:
     try:
-        if device_type != DeviceType.CPU:
-            raise DeviceError(
-                f"compiled code wants a workspace on device type {device_type}; expected the CPU"
-            )
-        memory = ctypes.c_void_p()
-        if _allocator()["posix_memalign"](
-            ctypes.addressof(memory), WORKSPACE_ALIGNMENT, nbytes or 1
-        ):
-            raise MemoryError(f"no memory for a workspace of {nbytes} bytes")
-        address = memory.value or 0
-        _workspaces[address] = nbytes
-        return address
+        device = Device(device_type, device_id)
+        memory = device.api.alloc_workspace(device, nbytes)
+        _workspaces[device_type, device_id, memory.data] = memory
+        return memory.data
     except BaseException as error:  # compiled code sees NULL and returns -1
         record_error(error)
         return 0
@@ -94,9 +71,8 @@ def _alloc_workspace(device_type: int, device_id: int, nbytes: int, code: int, b
 def _free_workspace(device_type: int, device_id: int, address: Optional[int]) -> int:
     if address is None:
         return 0
-    if _workspaces.pop(address, None) is None:
+    if _workspaces.pop((device_type, device_id, address), None) is None:
         raise ValueError(f"compiled code frees a workspace at {address:#x} that it does not have")
-    _allocator()["free"](address)
     return 0
 
 

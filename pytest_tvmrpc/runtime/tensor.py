@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 import struct
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
@@ -16,7 +15,7 @@ from ..dlpack import (
     checked_shape,
     tensor_nbytes,
 )
-from ..errors import RPCError
+from ..errors import DeviceError, RPCError
 from .arrays import (
     array_of,
     as_array,
@@ -117,7 +116,7 @@ class Tensor:
             DeviceError: the memory is not in this process.
         """
         if self._described is None:
-            self._described = _describer()(self)
+            self._described = self.device.api.describe(self)
         return self._described[1]
 
     @property
@@ -247,6 +246,10 @@ class Tensor:
         start = self.byte_offset + relative_byte_offset
         return Tensor(self.memory, lengths, data_type, self.device, start)
 
+    def host_view(self) -> Optional[memoryview]:
+        """The bytes, where this process can read and write them; None where it cannot."""
+        return self.device.api.host_view(self.memory, self.byte_offset, self.nbytes)
+
     def part(self, start: int, nbytes: int) -> Tensor:
         """Some of the bytes; the tensor itself where that is all of them."""
         if nbytes == self.nbytes:
@@ -262,13 +265,13 @@ class Tensor:
         """
         import numpy
 
-        from .device.cpu import host_view
-
         layout = layout_of(self.data_type)
         if layout.is_foreign:
             raise TypeError(f"{self.dtype} cannot be shared; use numpy(), which copies")
-        shape = self.shape + layout.lanes
-        return numpy.ndarray(shape, layout.dtype, host_view(self)).__dlpack__(**options)
+        view = self.host_view()
+        if view is None:
+            raise not_in_this_process(self)
+        return numpy.ndarray(self.shape + layout.lanes, layout.dtype, view).__dlpack__(**options)
 
     def __dlpack_device__(self) -> Tuple[int, int]:
         return self.device.device_type, self.device.device_id
@@ -386,20 +389,38 @@ def _copy(source: Tensor, target: Tensor) -> None:
             f"a tensor of {source.dtype} cannot be copied to one of {target.dtype}; "
             "convert with target.copyfrom(source.numpy())"
         )
-    if source is target or not source.nbytes:
+    if source is not target:
+        copy_bytes(source, target)
+
+
+def copy_bytes(source: Tensor, target: Tensor) -> None:
+    """Copy between two tensors with the same number of bytes, wherever they are.
+
+    By whoever drives both; to and from memory of this process without a stop; else block by block.
+    """
+    if not source.nbytes:
         return
     source_api, target_api = source.device.api, target.device.api
     if source_api is target_api:
         source_api.copy(source, target)
         return
-    from .device.cpu import API, host_view
-
-    if target_api is API:
-        source_api.copy_to_host(source, host_view(target))
-    elif source_api is API:
-        target_api.copy_from_host(host_view(source), target)
+    view = target.host_view()
+    if view is not None:
+        source_api.copy_to_host(source, view)
+        return
+    view = source.host_view()
+    if view is not None:
+        target_api.copy_from_host(view, target)
     else:
         _relay(source, target)
+
+
+def not_in_this_process(tensor: Tensor) -> DeviceError:
+    """What to raise where code of this process would need the memory of a tensor."""
+    return DeviceError(
+        f"the memory of this tensor on {tensor.device!r} is not in this process; "
+        "copy the tensor to the CPU with copyto(cpu(0))"
+    )
 
 
 def _relay(source: Tensor, target: Tensor) -> None:
@@ -409,11 +430,3 @@ def _relay(source: Tensor, target: Tensor) -> None:
         part = block[: source.nbytes - start]
         source.device.api.copy_to_host(source.part(start, len(part)), part)
         target.device.api.copy_from_host(part, target.part(start, len(part)))
-
-
-@functools.lru_cache(maxsize=None)
-def _describer() -> Callable[[Tensor], Tuple[bytearray, int]]:
-    # Found once: a relative import costs 1 us, and each tensor of each call comes through here.
-    from .device.cpu import describe
-
-    return describe

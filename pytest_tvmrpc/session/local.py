@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..dlpack import DataType, Device, DeviceType, OpaquePointer, TensorRecord, checked_shape
+from ..dlpack import DataType, Device, OpaquePointer, TensorRecord, checked_shape
 from ..errors import DeviceError, LocalProtocolError
 from ..protocol.values import (
     ByteSource,
@@ -18,7 +18,7 @@ from ..runtime.device.api import Memory
 from ..runtime.function import PackedFunc
 from ..runtime.handles import HandleError, HandleTable
 from ..runtime.module import Module
-from ..runtime.tensor import Tensor
+from ..runtime.tensor import Tensor, copy_bytes
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -44,11 +44,11 @@ class LocalSession:
         self.environment = environment
         self.handles = HandleTable()
         self._callables: Dict[int, Callable[..., Any]] = {}
-        self._streams: Dict[Device, int] = {}
         self._kinds: Dict[int, int] = {}  # of the device whose memory a handle is, by the handle
         self._returned: Dict[int, List[int]] = {}  # handles of returned tensors, by their memory's
         self.known: Dict[bytes, Any] = {}
         self._places: Dict[Device, RuntimeDevice] = {}
+        self._is_apart = False  # the memory that was asked for last: this process cannot reach it
 
     def construct(self, constructor: Sequence[Any]) -> Session:
         """This session, or one on another server that this one reaches."""
@@ -210,7 +210,7 @@ class LocalSession:
         return memory  # type: ignore[no-any-return]
 
     def content(self, record: TensorRecord, nbytes: int) -> memoryview:
-        """The bytes that a copy reads; the memory itself where this machine's CPU can reach it."""
+        """The bytes that a copy reads; the memory itself where this process can reach it."""
         memory, view = self._checked(record, nbytes)
         if view is None:
             view = memoryview(bytearray(nbytes))
@@ -220,31 +220,23 @@ class LocalSession:
         return view
 
     def memory(self, record: TensorRecord, nbytes: int) -> memoryview:
-        """Where the bytes of a copy go: the memory itself where this machine's CPU can reach it."""
+        """Where the bytes of a copy go: the memory itself where this process can reach it."""
         view = self._checked(record, nbytes)[1]
+        self._is_apart = view is None
         return memoryview(bytearray(nbytes)) if view is None else view
 
     def written(self, record: TensorRecord, content: memoryview) -> None:
-        """Gives the bytes to a device that has a memory of its own."""
-        if record.device.device_type != DeviceType.CPU and len(content):
-            memory, view = self._checked(record, len(content))
-            if view is None:
-                part = self._part(memory, record, len(content))
-                part.device.api.copy_from_host(content, part)
+        """Gives what is in the memory that `memory` returned last to a device with its own."""
+        if self._is_apart and len(content):
+            part = self._part(self._checked(record, len(content))[0], record, len(content))
+            part.device.api.copy_from_host(content, part)
 
     def _checked(self, record: TensorRecord, nbytes: int) -> Tuple[Memory, Optional[memoryview]]:
-        """The memory of a copy, and the copy's part of it if this machine's CPU can reach it."""
+        """The memory of a copy, and the copy's part of it if this process can reach it."""
         memory = self._memory(record)
-        start, end = record.byte_offset, record.byte_offset + nbytes
+        start = record.byte_offset
         _check_bounds(memory, start, nbytes)
-        view: Optional[memoryview] = getattr(memory, "view", None)
-        if view is not None:
-            return memory, view[start:end]
-        if record.device.device_type != DeviceType.CPU:
-            return memory, None
-        from ..runtime.device.cpu import host_view  # of a library, which gave an address only
-
-        return memory, host_view(self._part(memory, record, nbytes))
+        return memory, self._place(record.device).api.host_view(memory, start, nbytes)
 
     def _part(self, memory: Memory, record: TensorRecord, nbytes: int) -> Tensor:
         """The bytes of a copy as a tensor."""
@@ -283,16 +275,7 @@ class LocalSession:
                 f"a copy of {source.nbytes} bytes to a tensor of {target.nbytes}; "
                 "they have to be of one size"
             )
-        made, wanted = self._tensor(source), self._tensor(target)
-        kinds = {made.device.device_type, wanted.device.device_type} - {int(DeviceType.CPU)}
-        if len(kinds) > 1:
-            raise DeviceError(
-                f"there is no copy from {made.device!r} to {wanted.device!r}; "
-                "copy by way of a tensor on the CPU"
-            )
-        driver = wanted if made.device.device_type == DeviceType.CPU else made
-        if source.nbytes:
-            driver.device.api.copy(made, wanted)
+        copy_bytes(self._tensor(source), self._tensor(target))
 
     # Devices
 
@@ -338,13 +321,11 @@ class LocalSession:
         """Makes a stream the current one of its device."""
         place = self._place(device)
         place.api.set_stream(place, int(stream))
-        if len(self._streams) > _MOST_DEVICES:
-            self._streams.clear()
-        self._streams[device] = int(stream)
 
     def get_stream(self, device: Device) -> int:
         """The stream that was set last; 0 is the device's own."""
-        return self._streams.get(device, 0)
+        place = self._place(device)
+        return place.api.get_stream(place)
 
 
 _BYTE = DataType("uint8")

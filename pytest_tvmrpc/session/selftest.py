@@ -64,8 +64,7 @@ def _return_tensor(name: str) -> Callable[..., Any]:
     from ..runtime.tensor import empty
 
     made = empty((10,), "float32", cpu(0))
-    memory: Any = made.memory
-    memory.view[:] = bytes(40)
+    made.device.api.copy_from_host(memoryview(bytes(40)), made)
     functions: Dict[str, Callable[..., Any]] = {
         "get_arr": lambda: made,
         "ref_count": lambda: sys.getrefcount(made) - 1,
@@ -79,7 +78,9 @@ def _return_tensor(name: str) -> Callable[..., Any]:
 
 def _elements(tensor: Any) -> Sequence[float]:
     """The elements of a tensor of float32 or float64, flat."""
-    content: memoryview = tensor.memory.view[tensor.byte_offset :][: tensor.nbytes]
+    content = memoryview(bytearray(tensor.nbytes))
+    if content:
+        tensor.device.api.copy_to_host(tensor, content)
     return content.cast("f") if tensor.dtype == "float32" else content.cast("d")
 
 

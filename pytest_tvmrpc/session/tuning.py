@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
-from ..dlpack import DataType, DataTypeCode, DeviceType
+from ..dlpack import DataType, DataTypeCode
 from ..runtime.tensor import Tensor
 
 BLOCK = 65536
@@ -134,20 +134,16 @@ _SWEPT = 32 << 20
 
 
 def flush_all_but_first(*arguments: Any) -> None:
-    """Removes the contents of tensors of the CPU from its caches; the first argument's may stay.
+    """Removes the contents of tensors from the CPU's caches; the first argument's may stay.
 
-    Values that are no tensors, and tensors of other devices, are left alone.
+    Values that are no tensors, and tensors that the CPU cannot read in place, are left alone.
     """
     import ctypes
 
-    from ..runtime.device.cpu import host_view
-
     flush = _flusher()
     for argument in arguments[1:]:
-        if not isinstance(argument, Tensor) or argument.device.device_type != DeviceType.CPU:
-            continue
-        view = host_view(argument)
-        if len(view):
+        view = argument.host_view() if isinstance(argument, Tensor) else None
+        if view:
             start = ctypes.addressof(ctypes.c_char.from_buffer(view))
             flush(start, start + len(view))
 

@@ -18,7 +18,7 @@ from pytest_tvmrpc.errors import (
 )
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
-from pytest_tvmrpc.runtime.device import api
+from pytest_tvmrpc.runtime.device import kinds
 from pytest_tvmrpc.runtime.device.cpu import CPUDevice
 from pytest_tvmrpc.runtime.function import PackedFunc
 from pytest_tvmrpc.session.local import LocalSession
@@ -139,7 +139,7 @@ def test_copies_between_kinds_of_devices(inside: Inside, monkeypatch: pytest.Mon
     """The protocol has none between two that are not CPUs; a CPU tensor there stands between."""
     remote, session = inside
     for kind in (DeviceType.EXT_DEV, DeviceType.OPENCL):
-        monkeypatch.setitem(api._apis, int(kind), CPUDevice())
+        monkeypatch.setitem(kinds.apis, int(kind), CPUDevice())
     copied = recorded(session, monkeypatch, "copy_among")
     array = np.arange(12, dtype="int16").reshape(3, 4)
     source = runtime.tensor(array, remote.cpu(0)).copyto(remote.ext_dev(0))
@@ -147,8 +147,8 @@ def test_copies_between_kinds_of_devices(inside: Inside, monkeypatch: pytest.Mon
     target = runtime.empty((4,), "int16", remote.cl(1))
     assert part.copyto(target) is target
     assert target.copyto(remote.cpu(0)).numpy().tolist() == [4, 5, 6, 7]
-    kinds = [(one.device.device_type, other.device.device_type) for one, other, _ in copied]
-    assert kinds == [(1, 12), (12, 1), (1, 4), (4, 1)]
+    ways = [(one.device.device_type, other.device.device_type) for one, other, _ in copied]
+    assert ways == [(1, 12), (12, 1), (1, 4), (4, 1)]
 
 
 @pytest.mark.parametrize("shape", [(-1,), (2**62, 4), "23", (2.5,), (1,) * 65])
@@ -384,7 +384,7 @@ def test_devices_with_memory_of_their_own_take_whole_tensors(
 ) -> None:
     """So blocks go to a CPU tensor beside it, which is freed when it has been copied."""
     remote, session = inside
-    monkeypatch.setitem(api._apis, int(DeviceType.EXT_DEV), CPUDevice())
+    monkeypatch.setitem(kinds.apis, int(DeviceType.EXT_DEV), CPUDevice())
     limited(session, 100)
     blocks = recorded(session, monkeypatch, "memory", "content")
     array = np.arange(30, dtype="int32")

@@ -17,8 +17,9 @@ import pytest_tvmrpc
 from pytest_tvmrpc import dlpack, runtime
 from pytest_tvmrpc.dlpack import ALIGNMENT, DataType, DeviceType
 from pytest_tvmrpc.errors import DeviceError
-from pytest_tvmrpc.runtime.device.api import DeviceAttribute, find_api
+from pytest_tvmrpc.runtime.device.api import DeviceAttribute
 from pytest_tvmrpc.runtime.device.cpu import API, MAPPED_NBYTES, allocate
+from pytest_tvmrpc.runtime.device.kinds import find_api
 
 BYTE = DataType("uint8")
 

@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,12 +17,9 @@ from pytest_tvmrpc.dlpack import ALIGNMENT, DataType
 from pytest_tvmrpc.errors import ConnectionLostError, DeviceError
 from pytest_tvmrpc.runtime import nd
 from pytest_tvmrpc.runtime import tensor as tensor_function
-from pytest_tvmrpc.runtime.device.cpu import CPUDevice, allocate
-from pytest_tvmrpc.runtime.tensor import Tensor
-
-if TYPE_CHECKING:
-    from pytest_tvmrpc.runtime.device.api import DeviceAPI
-
+from pytest_tvmrpc.runtime.device.api import DeviceAPI
+from pytest_tvmrpc.runtime.device.cpu import allocate
+from pytest_tvmrpc.runtime.tensor import Tensor, not_in_this_process
 
 tensor_module = importlib.import_module("pytest_tvmrpc.runtime.tensor")
 
@@ -36,7 +32,7 @@ class StoredMemory:
         self.nbytes = nbytes
 
 
-class Store(CPUDevice):
+class Store(DeviceAPI):
     """A device whose memory is not in this process, as far as a tensor can tell."""
 
     def __init__(self) -> None:
@@ -67,6 +63,9 @@ class Store(CPUDevice):
         assert target.format == "B"
         self.done.append("copy_to_host")
         target[:] = self._view(source)
+
+    def describe(self, tensor):
+        raise not_in_this_process(tensor)
 
     def copy(self, source, target):
         self.done.append("copy")

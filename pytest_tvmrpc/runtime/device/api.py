@@ -1,24 +1,23 @@
-"""What a device must do, and where to find who does it. No device is driven here.
+"""What a device must do: `DeviceAPI`. No device is driven here.
 
-A kind of device is a module of this folder with the name of the kind and an `API`. `Device` is the
-public name of one device; its `api` does the work, here or, in a subclass, on another machine.
+`Device` is the public name of one device; its `api` does the work, here or, in a subclass, on
+another machine. `kinds` knows who drives which kind.
 """
 
 from __future__ import annotations
 
+import abc
 import enum
-import importlib
-import importlib.util
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Protocol, Tuple
 
 from ... import dlpack
-from ...dlpack import DeviceType
 from ...errors import DeviceError
+from .kinds import apis, find_api, kind_name
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["Device", "DeviceAPI", "DeviceAttribute", "Memory", "find_api"]
+__all__ = ["Device", "DeviceAPI", "DeviceAttribute", "Memory"]
 
 
 class DeviceAttribute(enum.IntEnum):
@@ -48,23 +47,34 @@ class Memory(Protocol):
 
     @property
     def data(self) -> int:
-        """Where: an address of this process, or what another machine calls the place."""
+        """Where: what a DLTensor has as its pointer, or what another machine calls the place."""
 
     @property
     def nbytes(self) -> int:
         """How much may be used."""
 
 
-class DeviceAPI(Protocol):
-    """What a kind of device does. `device` is always one of that kind.
+class DeviceAPI(abc.ABC):
+    """What a kind of device does; a subclass drives one kind, and one object all devices of it.
+
+    Three methods have to be there: memory, and copies between it and the host's. The others say
+    what a device of the simplest kind does: memory that only these copies reach, one stream, and no
+    attributes. `device` is always one of the kind.
 
     Raises, in each method:
         DeviceError: the device is not there, or refuses.
     """
 
     def get_attr(self, device: dlpack.Device, attribute: int) -> Any:
-        """The value of a `DeviceAttribute`, or None where the device has none."""
+        """The value of a `DeviceAttribute`, or None where the device has none.
 
+        `EXIST` is asked of any number: 1, or 0 where there is no device with this number.
+        """
+        return 1 if attribute == DeviceAttribute.EXIST else None
+
+    # Memory
+
+    @abc.abstractmethod
     def alloc(
         self,
         device: dlpack.Device,
@@ -74,66 +84,71 @@ class DeviceAPI(Protocol):
     ) -> Memory:
         """Memory for a tensor, with undefined contents."""
 
+    def alloc_workspace(self, device: dlpack.Device, nbytes: int) -> Memory:
+        """Memory that compiled code uses during one call."""
+        return self.alloc(device, (nbytes,), _BYTE, None)
+
+    def host_view(self, memory: Memory, start: int, nbytes: int) -> Optional[memoryview]:
+        """Some bytes of a memory, where this process can read and write them; else None.
+
+        Args:
+            memory: one of this kind of device; also one that compiled code made.
+            start: the first of the bytes; they are known to be within the memory.
+            nbytes: how many.
+        """
+        return None
+
+    def describe(self, tensor: Tensor) -> Tuple[bytearray, int]:
+        """A DLTensor for compiled code of this process, and its address.
+
+        It is valid while the bytes are kept. Compiled code sees `Memory.data` as the pointer, and
+        the offset beside it; a kind whose pointers can be added to gives the sum, as most compiled
+        code expects, with `description.described`.
+        """
+        from .description import described
+
+        return described(tensor, tensor.memory.data, tensor.byte_offset)
+
+    # Copies
+
+    @abc.abstractmethod
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
         """Fill the whole tensor from contiguous bytes (format ``B``); done on return."""
 
+    @abc.abstractmethod
     def copy_to_host(self, source: Tensor, target: memoryview) -> None:
         """Fill contiguous bytes (format ``B``) with the whole tensor; done on return."""
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Copy between two tensors of this API with the same number of bytes."""
+        """Copy between two tensors of this API with the same number of bytes.
 
-    def sync(self, device: dlpack.Device, stream: int) -> None:
+        In the order of the target's stream: it may go on after the return.
+        """
+        staged = memoryview(bytearray(source.nbytes))
+        self.copy_to_host(source, staged)
+        self.copy_from_host(staged, target)
+
+    # Streams: a device that knows none does nothing
+
+    def sync(self, device: dlpack.Device, stream: int) -> None:  # noqa: B027  (see above)
         """Wait until everything on the stream (0: the default one) is done."""
 
     def create_stream(self, device: dlpack.Device) -> int:
         """A new stream; whoever made it frees it."""
+        return 0
 
-    def free_stream(self, device: dlpack.Device, stream: int) -> None:
+    def free_stream(self, device: dlpack.Device, stream: int) -> None:  # noqa: B027  (see above)
         """Free a stream that `create_stream` made."""
 
-    def set_stream(self, device: dlpack.Device, stream: int) -> None:
+    def set_stream(self, device: dlpack.Device, stream: int) -> None:  # noqa: B027  (see above)
         """Let what follows on the device go to this stream."""
 
     def get_stream(self, device: dlpack.Device) -> int:
         """The stream that was set last; 0 is the default one."""
+        return 0
 
 
-_apis: Dict[int, DeviceAPI] = {}
-
-
-def find_api(device_type: int) -> DeviceAPI:
-    """Who drives this kind of device on this machine.
-
-    Raises:
-        DeviceError: nobody does; the message names the kinds that are here.
-    """
-    api = _apis.get(device_type)
-    if api is None:
-        name = _kind_name(device_type)
-        if name is None or not _is_here(name):
-            kinds = ", ".join(_kinds_here())
-            raise DeviceError(
-                f"Device API {name or device_type} is not enabled: this machine has {kinds}"
-            )
-        api = importlib.import_module(f"{__package__}.{name}").API
-        _apis[device_type] = api
-    return api
-
-
-def _kind_name(device_type: int) -> Optional[str]:
-    try:
-        return DeviceType(device_type).name.lower()
-    except ValueError:
-        return None
-
-
-def _is_here(name: str) -> bool:
-    return importlib.util.find_spec(f"{__package__}.{name}") is not None
-
-
-def _kinds_here() -> List[str]:
-    return [kind.name.lower() for kind in DeviceType if _is_here(kind.name.lower())]
+_BYTE = dlpack.DataType.of(int(dlpack.DataTypeCode.UINT), 8)
 
 
 class Device(dlpack.Device):
@@ -147,7 +162,7 @@ class Device(dlpack.Device):
     @property
     def api(self) -> DeviceAPI:
         """Who drives the device."""
-        return _apis.get(self[0]) or find_api(self[0])
+        return apis.get(self[0]) or find_api(self[0])
 
     def dlpack_device_type(self) -> int:
         """The number of the device's kind; the newer spelling of `device_type`."""
@@ -159,7 +174,7 @@ class Device(dlpack.Device):
         return self.device_id
 
     def __repr__(self) -> str:
-        return f"{_kind_name(self.device_type) or self.device_type}({self.device_id})"
+        return f"{kind_name(self.device_type) or self.device_type}({self.device_id})"
 
     @property
     def exist(self) -> bool:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import os
-import struct
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
 from ...dlpack import ALIGNMENT, DataType, Device, tensor_nbytes
 from ...errors import DeviceError
-from .api import DeviceAttribute, Memory
+from .api import DeviceAPI, DeviceAttribute, Memory
+from .description import described
 
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["API", "CPUDevice", "HostMemory", "allocate", "describe", "host_view"]
+__all__ = ["API", "CPUDevice", "HostMemory", "allocate"]
+
+WORKSPACE_ALIGNMENT = 128
+"""Bytes: what code made by TVM up to 0.9 relies on; later code is content with 64."""
 
 MAPPED_NBYTES = 4 << 20
 """From here on memory is mapped, with huge pages where the kernel has them, as NumPy does.
@@ -48,6 +52,40 @@ class HostMemory:
         self.nbytes = len(view)
 
 
+class _Workspace:
+    """Memory from the C library, freed when this is dropped.
+
+    Raises:
+        DeviceError: there is not so much.
+    """
+
+    __slots__ = ("_free", "data", "nbytes")
+
+    def __init__(self, nbytes: int) -> None:
+        library = _c_library()
+        place = ctypes.c_void_p()
+        self._free: Any = None
+        if library.posix_memalign(ctypes.addressof(place), WORKSPACE_ALIGNMENT, nbytes or 1):
+            raise DeviceError(
+                f"no memory for a workspace of {nbytes} bytes; free tensors, or use smaller ones"
+            )
+        self._free = library.free
+        self.data = place.value or 0
+        self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        if self._free is not None:
+            self._free(self.data)
+
+
+@functools.lru_cache(maxsize=None)
+def _c_library() -> Any:
+    library: Any = ctypes.CDLL(None)
+    library.posix_memalign.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    library.free.argtypes, library.free.restype = [ctypes.c_void_p], None
+    return library
+
+
 def allocate(nbytes: int) -> HostMemory:
     """Zeroed memory, aligned as compiled code wants it.
 
@@ -72,8 +110,8 @@ def allocate(nbytes: int) -> HostMemory:
     return HostMemory(address + start, memoryview(block)[start : start + nbytes])
 
 
-class CPUDevice:
-    """What `DeviceAPI` asks for. Copies are done on return; streams mean nothing here."""
+class CPUDevice(DeviceAPI):
+    """Memory of this process. Copies are done on return; streams mean nothing here."""
 
     def get_attr(self, device: Device, attribute: int) -> Any:
         if attribute == DeviceAttribute.EXIST:
@@ -92,94 +130,27 @@ class CPUDevice:
             )
         return allocate(tensor_nbytes(shape, dtype))
 
+    def alloc_workspace(self, device: Device, nbytes: int) -> Memory:
+        """Memory that is not zeroed, aligned as workspaces have to be."""
+        return _Workspace(nbytes)
+
+    def host_view(self, memory: Memory, start: int, nbytes: int) -> memoryview:
+        if isinstance(memory, HostMemory):
+            return memory.view[start : start + nbytes]
+        kind = ctypes.c_ubyte * nbytes  # of a library, which knows no views
+        return memoryview(kind.from_address(memory.data + start)).cast("B")
+
+    def describe(self, tensor: Tensor) -> Tuple[bytearray, int]:
+        return described(tensor, tensor.memory.data + tensor.byte_offset, 0)
+
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
-        host_view(target)[:] = source
+        self.host_view(target.memory, target.byte_offset, target.nbytes)[:] = source
 
     def copy_to_host(self, source: Tensor, target: memoryview) -> None:
-        target[:] = host_view(source)
+        target[:] = self.host_view(source.memory, source.byte_offset, source.nbytes)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        host_view(target)[:] = host_view(source)
-
-    def sync(self, device: Device, stream: int) -> None:
-        pass
-
-    def create_stream(self, device: Device) -> int:
-        return 0
-
-    def free_stream(self, device: Device, stream: int) -> None:
-        pass
-
-    def set_stream(self, device: Device, stream: int) -> None:
-        pass
-
-    def get_stream(self, device: Device) -> int:
-        return 0
-
-
-def host_view(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor in this process's memory.
-
-    Raises:
-        DeviceError: they are elsewhere.
-    """
-    memory, start = _host_memory(tensor), tensor.byte_offset
-    if isinstance(memory, HostMemory):
-        return memory.view[start : start + tensor.nbytes]
-    kind = ctypes.c_ubyte * tensor.nbytes  # of a library, which knows no views
-    return memoryview(kind.from_address(memory.data + start)).cast("B")
-
-
-def _host_memory(tensor: Tensor) -> Memory:
-    memory = tensor.memory
-    if type(memory) is HostMemory or tensor.device.api is API:
-        return memory
-    raise DeviceError(
-        f"the memory of this tensor on {tensor.device!r} is not in this process; "
-        "copy the tensor to the CPU with copyto(cpu(0))"
-    )
-
-
-_FORM = "@PiiiBBHPPQ{}q"
-"""DLTensor (dlpack.h): data, device, ndim, dtype, shape, strides, byte_offset; then the shape.
-
-Laid out as this machine's C compiler does it: its pointers have 4 bytes or 8.
-"""
-
-_DESCRIPTIONS = [struct.Struct(_FORM.format(ndim)) for ndim in range(7)]
-
-_SHAPE_AT = _DESCRIPTIONS[0].size
-
-
-def describe(tensor: Tensor) -> Tuple[bytearray, int]:
-    """A DLTensor for compiled code, and its address; it is valid while the bytes are kept.
-
-    Compiled code wants `byte_offset` to be 0, so the offset goes into the data pointer.
-
-    Raises:
-        DeviceError: the tensor's memory is not in this process.
-    """
-    memory = _host_memory(tensor)
-    shape, dtype, device = tensor.shape, tensor.data_type, tensor.device
-    ndim = len(shape)
-    block = bytearray(_SHAPE_AT + 8 * ndim)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    form = _DESCRIPTIONS[ndim] if ndim < 7 else struct.Struct(_FORM.format(ndim))
-    form.pack_into(
-        block,
-        0,
-        memory.data + tensor.byte_offset,
-        *device,
-        ndim,
-        dtype.code,
-        dtype.bits,
-        dtype.lanes,
-        address + _SHAPE_AT,
-        0,
-        0,
-        *shape,
-    )
-    return block, address
+        self.copy_to_host(source, self.host_view(target.memory, target.byte_offset, target.nbytes))
 
 
 API = CPUDevice()

@@ -8,7 +8,8 @@ from typing import Any, Mapping, Union
 from ... import dlpack
 from ...dlpack import DeviceType
 from ...errors import DeviceError
-from .api import Device, find_api
+from .api import Device
+from .kinds import find_api
 
 __all__ = [
     "Device",
