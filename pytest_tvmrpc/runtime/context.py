@@ -91,9 +91,12 @@ def _look_up(context: Optional[int], name: Optional[bytes], out: int) -> int:
             found = _global_context.get(text) or function_object(function)
             _global_context[text] = found
     if found is None:
+        module = owner.module() if owner is not None else None
+        kinds = ", ".join(getattr(module, "missing_kinds", ()))  # of a library
         raise ValueError(
             f"compiled code looks up function {text!r}, which is in no imported module and is no "
-            "global function; import the module that has it, or register it with register_func"
+            f"global function{f' (no module of kind {kinds} is run here)' if kinds else ''}; "
+            "import the module that has it, or register it with register_func"
         )
     ctypes.c_void_p.from_address(out).value = found
     return 0

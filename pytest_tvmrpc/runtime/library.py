@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import threading
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import LibraryError
 from . import elf, shim, system_library
@@ -20,7 +20,7 @@ from .calling import NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
 from .conventions import ENTRY, PREFIX, Convention, plain_functions, why_not
 from .exchange import context_symbols
-from .imports import entry_kinds, import_kinds
+from .imports import LIBRARY, entry_kinds, imported_modules
 from .legacy_calling import LegacyFunction
 from .module import Module
 
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 __all__ = ["LibraryModule"]
 
-_IMPORTS = {
-    "__tvm_ffi__library_bin": import_kinds,
+_IMPORTS: Dict[str, Callable[[bytes], List[str]]] = {
+    "__tvm_ffi__library_bin": lambda table: [one.kind for one in imported_modules(table)],
     "__tvm_ffi_library_bin": entry_kinds,
     "__tvm_dev_mblob": entry_kinds,
 }
 """Where the table of imported modules is, and what reads it: since TVM 0.22, in 0.21, before."""
+_OF_MODELS = frozenset(
+    ("vm_load_executable", "vm_profiler_load_executable", "get_graph_json", "get_graph_params")
+)
+"""By which a virtual machine or graph executor is made of what a library brings."""
 _MAX_ENTRY = 256  # bytes of the name of a function
 _MAX_IMPORTS = 1 << 30  # bytes
 
@@ -47,6 +51,9 @@ class LibraryModule(Module):
 
     Args:
         path: of the file; a relative one is taken from the working directory.
+
+    Attributes:
+        missing_kinds: the kinds of modules that it brings and nothing here can run.
 
     Raises:
         LibraryError: there is no such library, it is for another machine, damaged, or something
@@ -63,7 +70,7 @@ class LibraryModule(Module):
         with system_library.loading(self._plain.convention):
             self._library = _open(self.path, self._file)
         take_error()  # of a constructor, which has nobody to tell
-        _check_imports(self.path, self._library, self._file)
+        self.missing_kinds = _missing_kinds(self.path, self._library, self._file)
         _fill_variables(self._library, self._file)
         for name in CONTEXTS:
             context = _variable(self._library, name)
@@ -76,13 +83,28 @@ class LibraryModule(Module):
         Which libraries are older, the module `conventions` tells; names that begin with ``_`` are
         reserved, but for ``__tvm_main__``: that, and ``main`` where there is none, is the function
         to call by default.
+
+        Raises:
+            LibraryError: it belongs to a model that the library brings, which nothing here runs.
         """
         if name == ENTRY:
             return self._function(self.entry_name) or self._entry()
         found = self._function(name)
         if found is None and name == self.entry_name:
-            return self._entry()
+            found = self._entry()
+        if found is None and name in _OF_MODELS and self.missing_kinds:
+            raise LibraryError(
+                f"{self.path} is a model ({', '.join(self.missing_kinds)}), and {name!r} runs it, "
+                "which is not supported yet; expected a function of its compiled code: "
+                f"{', '.join(self.function_names()) or 'it has none'}"
+            )
         return found
+
+    def implements_function(self, name: str, query_imports: bool = False) -> bool:
+        """Whether `get_function` would find the name."""
+        if name in _OF_MODELS and self.missing_kinds and self._function(name) is None:
+            return False
+        return super().implements_function(name, query_imports)
 
     def function_names(self) -> List[str]:
         """The names of all functions, sorted; none where the file's format is not understood."""
@@ -252,11 +274,11 @@ def _fill_variables(library: ctypes.CDLL, file: Optional[elf.ElfFile]) -> None:
 # ------------------------------------------------------------------------------------- imports
 
 
-def _check_imports(path: str, library: ctypes.CDLL, file: Optional[elf.ElfFile]) -> None:
-    """See that the library brings no modules that are made of something else than machine code.
+def _missing_kinds(path: str, library: ctypes.CDLL, file: Optional[elf.ElfFile]) -> Tuple[str, ...]:
+    """The kinds of the modules that a library brings and that are no machine code.
 
     Raises:
-        LibraryError: it does; the message names their kinds.
+        LibraryError: its table of them is damaged.
     """
     for name, kinds_of in _IMPORTS.items():
         address = _symbol(library, name)
@@ -275,9 +297,5 @@ def _check_imports(path: str, library: ctypes.CDLL, file: Optional[elf.ElfFile])
                 f"{path}: its table of imported modules is damaged ({error}); "
                 "expected the one that TVM's export_library writes; build it again"
             ) from None
-        foreign = [kind for kind in kinds if kind != "_lib"]
-        if foreign:
-            raise LibraryError(
-                f"{path} brings modules of kind {', '.join(foreign)}, which cannot be run here; "
-                "expected machine code only; compile it for a target of plain functions"
-            )
+        return tuple(dict.fromkeys(kind for kind in kinds if kind != LIBRARY))
+    return ()

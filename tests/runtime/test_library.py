@@ -5,7 +5,7 @@ import shutil
 import struct
 import sys
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 import pytest
 
@@ -370,14 +370,34 @@ def test_imports_of_the_library_itself(build: Build) -> None:
     assert module.function_names() == ["one"]
 
 
-def test_imports_that_cannot_be_run(build: Build) -> None:
-    """A module that is no machine code is refused by its kind."""
-    path = build("relax", RETURNS.format("one", 1) + blob("relax.VMExecutable", "_lib"))
-    with pytest.raises(LibraryError, match=r"modules of kind relax\.VMExecutable, which cannot"):
-        LibraryModule(path)
-    path = build("cuda", RETURNS.format("one", 1) + blob("_lib", "cuda"))
-    with pytest.raises(LibraryError, match="kind cuda"):
-        LibraryModule(path)
+@pytest.mark.parametrize("kinds", [("relax.VMExecutable", "_lib"), ("_lib", "relax.VMExecutable")])
+def test_models(build: Build, kinds: Tuple[str, ...]) -> None:
+    """The machine code of a model runs; what would run the model says that nothing does."""
+    module = LibraryModule(build(f"relax{len(kinds[0])}", RETURNS.format("one", 1) + blob(*kinds)))
+    assert module.missing_kinds == ("relax.VMExecutable",)
+    assert module["one"]() == 1
+    assert not module.implements_function("vm_load_executable")
+    with pytest.raises(
+        LibraryError, match=r"is a model \(relax\.VMExecutable\).*not supported yet"
+    ):
+        module.get_function("vm_load_executable")
+    with pytest.raises(AttributeError, match="no function 'two'"):
+        module.get_function("two")
+
+
+def test_code_for_other_devices(build: Build) -> None:
+    """Host code whose kernels are for a device that is not here says so when it looks them up."""
+    text = (
+        "void *__tvm_ffi__library_ctx = 0;\n"
+        "int TVMFFIEnvModLookupFromImports(void *, const char *, void **);\n"
+        "int __tvm_ffi_f(void *self, const void *args, int count, void *result) {\n"
+        '  return TVMFFIEnvModLookupFromImports(__tvm_ffi__library_ctx, "f_kernel", &result);\n'
+        "}\n"
+    )
+    module = LibraryModule(build("cuda", text + blob("_lib", "cuda")))
+    assert module.missing_kinds == ("cuda",)
+    with pytest.raises(ValueError, match=r"looks up function 'f_kernel'.*kind cuda is run here"):
+        module["f"]()
 
 
 def test_damaged_imports(build: Build) -> None:
@@ -403,14 +423,17 @@ def entries(*kinds: str, symbol: str = "__tvm_dev_mblob") -> str:
 
 @pytest.mark.parametrize("symbol", ["__tvm_dev_mblob", "__tvm_ffi_library_bin"])
 def test_imports_of_the_old_convention(build: Build, symbol: str) -> None:
-    """The table may list the library and its tree; modules of other kinds are refused."""
+    """The table may list the library and its tree, and modules of other kinds."""
     form = LEGACY_RETURNS if symbol == "__tvm_dev_mblob" else RETURNS
     function = form.format("f", 1).replace("__tvm_ffi_f", "f")
     table = entries("_lib", "_import_tree", symbol=symbol)
     assert load_module(build("alone", function + table))["f"]() == 1
     foreign = entries("_lib", "GraphExecutorFactory", symbol=symbol)
-    with pytest.raises(LibraryError, match="modules of kind GraphExecutorFactory, which cannot"):
-        load_module(build("graph", function + foreign))
+    graph = load_module(build("graph", function + foreign))
+    assert graph.missing_kinds == ("GraphExecutorFactory",)
+    assert graph["f"]() == 1
+    with pytest.raises(LibraryError, match=r"is a model \(GraphExecutorFactory\)"):
+        graph.get_function("get_graph_json")
     damaged = f"const unsigned long long {symbol}[] = {{ 16, 5, 1ull << 40 }};\n"
     with pytest.raises(LibraryError, match="table of imported modules is damaged"):
         load_module(build("damaged", function + damaged))
