@@ -101,24 +101,6 @@ def error_of_kind(kind: str, message: str) -> Exception:
     return found(message)
 
 
-def error_left_in_tvm() -> Optional[Exception]:
-    """The error that code bound to a TVM in this process left with that TVM."""
-    try:
-        move: Any = ctypes.CDLL(None).TVMFFIErrorMoveFromRaised
-    except (AttributeError, OSError, TypeError):
-        return None
-    move.restype, move.argtypes = None, [ctypes.POINTER(ctypes.c_void_p)]
-    handle = ctypes.c_void_p()
-    move(ctypes.byref(handle))
-    if not handle.value:
-        return None
-    cell = TVMFFIErrorCell.from_address(handle.value + HEADER_SIZE)
-    kind = ctypes.string_at(cell.kind.data, cell.kind.size)
-    message = ctypes.string_at(cell.message.data, cell.message.size)
-    release(handle.value)
-    return error_of_kind(kind.decode("utf-8", "replace"), message.decode("utf-8", "replace"))
-
-
 # ------------------------------------------------------------------------------------- objects
 
 

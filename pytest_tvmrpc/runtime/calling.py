@@ -18,7 +18,6 @@ from .abi import (
     DLTensor,
     TVMFFIFunctionCell,
     TypeIndex,
-    error_left_in_tvm,
     new_cell,
     raised,
     record_error,
@@ -27,6 +26,7 @@ from .abi import (
     take_error,
     value_of_cell,
 )
+from .failures import pending_error, tell_tvm
 from .foreign import Reference, tensor_at
 from .function import PackedFunc
 from .module import Module
@@ -253,6 +253,7 @@ def _called(handle: int, args: Optional[int], count: int, result: int) -> int:
         _any.pack_into((ctypes.c_char * ANY_SIZE).from_address(result), 0, *word)
     except BaseException as error:  # C cannot carry it: the call that is above raises it
         record_error(error)
+        tell_tvm(error)
         return -1
     if pending is not None:
         record_error(pending)
@@ -394,7 +395,7 @@ class NativeFunction(PackedFunc):
 
     def error(self, code: int) -> BaseException:
         """What a call that returned a code other than 0 raises."""
-        error = take_error() or error_left_in_tvm()
+        error = pending_error()
         if error is not None:
             return error
         return LibraryError(

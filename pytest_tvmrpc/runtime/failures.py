@@ -17,13 +17,24 @@ from .abi import (
     kept_by_cell,
     new_cell,
     record_error,
+    release,
     retain,
     take_error,
 )
 from .foreign import Reference
 from .type_table import text_of
 
-__all__ = ["create", "exception_of", "new_error", "object_of", "set_raised", "take_raised", "where"]
+__all__ = [
+    "create",
+    "exception_of",
+    "new_error",
+    "object_of",
+    "pending_error",
+    "tell_tvm",
+    "set_raised",
+    "take_raised",
+    "where",
+]
 
 _UPDATE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
 _APPEND = 1  # kTVMFFIBacktraceUpdateModeAppend
@@ -141,6 +152,40 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception as problem:  # the type of the error is a user's, too
         return f"its text cannot be made: {type(problem).__name__}"
+
+
+def _of_tvm(name: str) -> Any:
+    """A function that takes a pointer, of a TVM in this process; None where there is none."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function.argtypes, function.restype = [ctypes.c_void_p], None
+    return function
+
+
+def tell_tvm(error: BaseException) -> None:
+    """Tell a TVM in this process what a function failed with that is called by code bound to it.
+
+    Such code asks its own TVM for the error, and reads what it gets without a check.
+    """
+    tell = _of_tvm("TVMFFIErrorSetRaised")
+    if tell is not None:
+        handle = object_of(error)
+        tell(handle)
+        release(handle)
+
+
+def pending_error() -> Optional[BaseException]:
+    """What the compiled function that just failed said of it, here or to a TVM; it is forgotten."""
+    own, move = take_error(), _of_tvm("TVMFFIErrorMoveFromRaised")
+    handle = ctypes.c_void_p()
+    if move is not None:
+        move(ctypes.addressof(handle))
+    if not handle.value:
+        return own
+    theirs = exception_of(handle.value)
+    is_ours = isinstance(kept_by_cell(handle.value), _Content)
+    release(handle.value)
+    return own or theirs if is_ours else theirs
 
 
 def set_raised(handle: Optional[int]) -> None:

@@ -421,9 +421,9 @@ class Server:
 
 
 def describe(error: BaseException) -> str:
-    """What a client is told of an error: its type and message, as much of it as is sensible."""
+    """What a client is told of an error: its type, message and notes, as much as is sensible."""
     try:
-        text = str(error)
+        text = "\n".join((str(error), *getattr(error, "__notes__", ())))
     except Exception as problem:  # the type of the error is a user's, too
         text = f"its text cannot be made: {type(problem).__name__}"
     if len(text) > MAX_TEXT:

@@ -11,7 +11,8 @@ typedef struct {
   struct {
     const char *data;
     size_t size;
-  } kind, message;
+  } kind, message, backtrace;
+  void *update_backtrace, *cause_chain, *extra_context;
 } Error;
 
 static Error *raised = 0;
@@ -26,6 +27,11 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
   raised->kind.size = strlen(kind);
   raised->message.data = parts[0];
   raised->message.size = strlen(parts[0]);
+}
+
+void TVMFFIErrorSetRaised(void *error) {
+  raised = error;
+  ++*(uint32_t *)error;
 }
 
 void TVMFFIErrorMoveFromRaised(void **error) {

@@ -28,6 +28,25 @@ int __tvm_ffi_f(void *self, const void *args, int n, void *out) {
   return TVMFFIEnvModLookupFromImports(0, "f", &out);
 }
 """
+CATCHES = """
+#include <stdint.h>
+#include <stdlib.h>
+typedef struct { int32_t index; uint32_t zero; void *pointer; } Any;
+typedef int (*Call)(void *, const Any *, int, Any *);
+void TVMFFIErrorMoveFromRaised(void **);
+void TVMFFIErrorSetRaised(void *);
+/* As C++ does it: what the called function failed with is moved here, and passed on. */
+int __tvm_ffi_call(void *self, const Any *args, int n, Any *out) {
+  void *error = 0;
+  Call call = *(Call *)((char *)args[0].pointer + 24);
+  if (call(args[0].pointer, 0, 0, out) == 0) return 0;
+  TVMFFIErrorMoveFromRaised(&error);
+  if (!error) abort();
+  if (n > 1) return 0;
+  TVMFFIErrorSetRaised(error);
+  return -1;
+}
+"""
 OLD = """
 void TVMAPISetLastError(const char *);
 int fail(void *args, int *codes, int n, void *out, int *code, void *resource) {
@@ -121,6 +140,30 @@ with open("/proc/self/maps") as maps:
     print("tvmrpc-stubs" in maps.read())
 """
     assert run(program, tvm, path).splitlines() == ["a ", "a ", "False"]
+
+
+@pytest.mark.parametrize("is_loaded", [True, False], ids=["with TVM", "without"])
+def test_errors_of_python_reach_code_that_is_bound_to_tvm(tmp_path: Path, is_loaded: bool) -> None:
+    """Code that calls back finds the error where it looks for it, and passes it on as it was."""
+    tvm = library(tmp_path, "tvm", (HERE / "fake_tvm.c").read_text())
+    path = library(tmp_path, "catches", CATCHES)
+    program = """
+import ctypes
+if sys.argv[1]:
+    tvm = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+from pytest_tvmrpc.runtime import load_module
+call = load_module(sys.argv[2])["call"]
+errors = [KeyError("one"), OSError(2, "two")]
+def fail():
+    raise errors[0]
+for arguments in ((fail,), (fail, 1), (fail,)):
+    try:
+        print(call(*arguments))
+    except Exception as error:
+        print(type(error).__name__, error, error is errors.pop(0))
+"""
+    expected = ["KeyError 'one' True", "None", "FileNotFoundError [Errno 2] two True"]
+    assert run(program, tvm if is_loaded else "", path).splitlines() == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "RTLD_DEEPBIND"), reason="the loader has no such mode")

@@ -325,6 +325,9 @@ def test_description_of_errors() -> None:
 
     assert describe(SilentError()) == "SilentError: its text cannot be made: OSError"
     assert describe(SessionCrashedError("x")) == "SessionCrashedError: x"
+    noted = ValueError("boom")
+    noted.__notes__ = ["in kernel.cc"]  # type: ignore[attr-defined]  # add_note, before Python 3.11
+    assert describe(noted) == "ValueError: boom\nin kernel.cc"
     text = describe(ValueError("x" * (MAX_TEXT + 5)))
     assert text.endswith("... (5 characters more)")
     assert len(text) < MAX_TEXT + 100
