@@ -31,6 +31,7 @@ from typing import (
     Union,
 )
 
+from . import network
 from .errors import StartError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Program:
         self._owner = os.getpid()
         output = _Output(log)
         parent_fd, self._lifeline = os.pipe()
+        network.forget_in_forks(self)
         ready_read, ready_fd = os.pipe()
         try:
             self._spawn(arguments, listener, output, (parent_fd, ready_fd), need_site, inherit)
@@ -169,6 +171,14 @@ class Program:
         raise StartError(
             f"{self.module} did not start, it {ended or 'had to be killed'}{reason}" + output.tail()
         )
+
+    def forget(self) -> None:
+        """This process is a fork: the program is the parent's, and ends with the parent."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        if self._process is not None and self._process.returncode is None:
+            self._process.returncode = 0  # as `poll` says of what is no child of this process
 
     @property
     def alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""Dialling and binding: addresses, port ranges, socket options, deadlines. Knows no protocol."""
+"""Dialling and binding: addresses, ports, socket options, deadlines, forks. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import time
+import weakref
 from collections import deque
 from typing import Any, List, Optional, Sequence, Tuple, cast
 
@@ -59,6 +60,26 @@ class Deadline:
         error = DeadlineError(f"{self.what} took longer than {self.limit_s:g} s{hint}")
         error.argument = self.argument
         return error
+
+
+_OWNERS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def forget_in_forks(owner: Any) -> None:
+    """Has ``owner.forget()`` called in each process that this one forks, as long as it lives.
+
+    For what belongs to one process: a conversation of which two processes read the answers, or the
+    end of a pipe that says whether its owner lives. A fork by C code is not noticed.
+    """
+    _OWNERS.add(owner)
+
+
+def _forget() -> None:
+    for owner in list(_OWNERS):
+        owner.forget()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def parse_address(text: str, default_port: int = 0) -> Tuple[str, int]:

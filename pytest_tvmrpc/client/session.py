@@ -62,7 +62,7 @@ class RPCSession:
         self.connect_s = 0.0
         self._endpoint = endpoint
         # Also at the end of the process: TVM's server does not survive an answer that nobody takes.
-        weakref.finalize(self, _end, endpoint, f"{peer[0]}:{peer[1]}", os.getpid())
+        weakref.finalize(self, _end, endpoint, f"{peer[0]}:{peer[1]}")
         self.ask = endpoint.call
         self._handles: Dict[str, int] = {}
         self._api = RemoteDeviceAPI(endpoint, self._handles)
@@ -471,9 +471,9 @@ def _number_in(value: Any) -> Any:
     return value  # which the encoder refuses, with a message of its own
 
 
-def _end(endpoint: Endpoint, peer: str, pid: int) -> None:
-    """Closes a session that was dropped, unless this process is a fork of the one that has it."""
-    if os.getpid() != pid or endpoint.closed_because is not None:
+def _end(endpoint: Endpoint, peer: str) -> None:
+    """Closes a session that was dropped."""
+    if endpoint.closed_because is not None:
         return
     endpoint.close("it was dropped")
     if endpoint.channel is not None:  # one in this process holds no device

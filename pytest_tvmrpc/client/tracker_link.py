@@ -46,6 +46,7 @@ class TrackerLink:
         self._was_there = False
         self._lost_at = -math.inf
         self._stale_replies = 0  # to questions that a grant made obsolete
+        network.forget_in_forks(self)
 
     @property
     def is_open(self) -> bool:
@@ -69,6 +70,10 @@ class TrackerLink:
         if connection is not None:
             with contextlib.suppress(OSError):  # it has just been closed
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """This process is a fork: the connection is the parent's, and this one makes its own."""
+        self.drop()
 
     def ask(self, frame: bytes) -> Any:
         """The reply to what is always answered at once, or a grant that overtook it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 import time
 from typing import (
@@ -25,6 +26,7 @@ from typing import (
     Union,
 )
 
+from .. import network
 from ..errors import (
     ConnectionLostError,
     LocalProtocolError,
@@ -69,14 +71,14 @@ _LOSSES = (ConnectionLostError, RemoteProtocolError)
 class Conversation:
     """One session's connection: sending, what is owed, receiving, and the end.
 
-    Threads may share it: who asks holds the lock until the answer has been read.
+    Threads may share it: who asks has the turn until the answer has been read. A fork of the
+    process has a copy that is over: the answers are the parent's.
 
     Args:
         channel: to a server that has agreed in the handshake.
 
     Attributes:
         incoming: the packets that come; bounds of a body are offsets into its reader's buffer.
-        lock: held from a request to the end of its answer.
         later: what goes out with the next request.
         is_ours: whether the server is one of this package.
         state: which requests are legal.
@@ -88,7 +90,7 @@ class Conversation:
         self.channel = channel
         self.incoming = Incoming(channel)
         self.meter = Meter()
-        self.lock = threading.Lock()
+        self._make_lock()
         self.later = Later()
         self.is_ours = False
         self.state = State.OPENED
@@ -98,10 +100,44 @@ class Conversation:
         self._recv_into = channel.recv_into
         self._send_once: Callable[[Buffer], int] = _refuse_early
         self._is_leaving = False
+        self._harmless: Optional[Exception] = None
         self._waiting = self.later.queue
         self._owing = Owing()
         self._owed = self._owing.queue
         self._unsent = bytearray()  # of a pipeline
+
+        network.forget_in_forks(self)
+
+    def turn(self, doing: str) -> threading.RLock:
+        """What has to be held from a request to the end of its answer, for a ``with`` statement.
+
+        Raises:
+            LocalProtocolError: this thread is within a request of this session already, and came
+                here from a signal handler or a finalizer.
+        """
+        __tracebackhide__ = True
+        if self._is_mine():
+            raise LocalProtocolError(
+                f"{doing} was asked for within another request of this session, by the same "
+                "thread: in a signal handler or a finalizer. The answer to that comes first; make "
+                "the request later, in another thread or in another session"
+            )
+        return self._lock
+
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()
+        # Whether this thread holds it; so `threading.Condition` asks, and nothing public tells.
+        self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+
+    def forget(self) -> None:
+        """This process is a fork: the session is the parent's, which goes on with it."""
+        self._make_lock()  # a thread that is not here may have held the other one
+        if self.closed_because is None:
+            self.channel.connection.close()  # this process's copy of it; nothing is said
+            self.end(
+                f"it belongs to process {os.getppid()}, of which this one is a fork; "
+                "open a session here"
+            )
 
     def done(self, code: int) -> None:
         """A request was answered; those that change the state are told here."""
@@ -151,12 +187,13 @@ class Conversation:
                 return 12, received
             self._take(received, doing)
             return self.expect(expected, doing)
-        except (RemoteError, LocalProtocolError):
+        except RemoteError as error:  # one of which is an OSError, too
+            self._end_unless_harmless(error, doing)
             raise
         except OSError as error:
             raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self.end(f"it was interrupted in {doing} ({error!r})", error)
+            self._end_unless_harmless(error, doing)
             raise
         finally:
             meter.calls += 1
@@ -193,7 +230,7 @@ class Conversation:
             RemoteError: the server answered one of them with an error; all answers were taken.
         """
         __tracebackhide__ = True
-        with self.lock, self.guarded(doing):
+        with self.turn(doing), self.guarded(doing):
             behind = self._send_in_order(packet, doing, is_alloc)
             answers = []
             for read in readers:
@@ -202,6 +239,8 @@ class Conversation:
                 except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
                     raise
                 except RemoteError as error:  # the answers to the others have to be taken, too
+                    if error is not self._harmless:
+                        raise
                     self._owing.keep(error)
             self._owed += behind
             self.meter.calls += 1
@@ -210,7 +249,7 @@ class Conversation:
 
     def post(self, packet: Sequence[Buffer], doing: str) -> None:
         """Sends a copy, whose void answer is taken with a later one's."""
-        with self.lock, self.guarded(doing):
+        with self.turn(doing), self.guarded(doing):
             if len(self._owed) >= MOST:
                 self._send_unsent()
                 self._settle(doing)
@@ -226,7 +265,7 @@ class Conversation:
         Raises:
             ConnectionLostError: the session is over.
         """
-        with self.lock:
+        with self.turn(pending.name):
             self._check_step(packet)
             try:
                 while self._waiting:  # what was asked for before, and may be a copy
@@ -248,7 +287,7 @@ class Conversation:
         Raises:
             ConnectionLostError: the session ended; the calls know it, too.
         """
-        with self.lock:
+        with self.turn("a pipeline"):
             if pending is not None and pending.is_done:
                 return
             if self.closed_because is None and (self._owing.pipelined or self._owing.late):
@@ -270,12 +309,16 @@ class Conversation:
     def close(self, because: str) -> None:
         """Says Shutdown and ends the session. May be called twice.
 
-        A call that another thread waits for ends, too.
+        A call that another thread waits for ends, too, and so does one that this thread is within.
         """
         self._is_leaving = True
-        if not self.lock.acquire(blocking=False):
+        if self._is_mine():
             self.channel.interrupt()
-            if not self.lock.acquire(timeout=_GOODBYE_S):
+            self.end(because)
+            return
+        if not self._lock.acquire(blocking=False):
+            self.channel.interrupt()
+            if not self._lock.acquire(timeout=_GOODBYE_S):
                 return
         try:
             if self.closed_because is None:
@@ -285,7 +328,7 @@ class Conversation:
                     self.channel.send([SHUTDOWN])
                 self.end(because)
         finally:
-            self.lock.release()
+            self._lock.release()
 
     def _take_leave(self) -> None:
         """Takes what is owed, since TVM's server does not survive an answer that nobody takes."""
@@ -348,9 +391,10 @@ class Conversation:
             _refuse(self.channel.peer, self.closed_because)
         step = STEPS[self.state].get(packet[_CODE_AT])
         if step is None or step.refusal:
-            raise LocalProtocolError(
+            self._harmless = LocalProtocolError(
                 step.refusal if step else illegal(self.state, packet[_CODE_AT])
             )
+            raise self._harmless
 
     # What is owed
 
@@ -375,6 +419,8 @@ class Conversation:
         except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
             raise
         except RemoteError as error:
+            if error is not self._harmless:
+                raise
             if isinstance(owed, Pending):
                 owed.fail(error)
             elif owed.matters:
@@ -387,6 +433,7 @@ class Conversation:
         late, self._owing.late = self._owing.late, None
         if late is not None:
             self.rest_to(len)
+            self._harmless = late
             raise late
 
     def _send_unsent(self) -> None:
@@ -433,6 +480,7 @@ class Conversation:
             raised = remote_error(str(text[0]))
             if isinstance(raised, RPCSessionTimeoutError):
                 self.end(str(raised), raised)
+            self._harmless = raised
             raise raised
         if code == RPCCode.SHUTDOWN:
             raise ConnectionLostError(
@@ -470,13 +518,22 @@ class Conversation:
         """The error handling of `ask`, for what has more steps than a request and its answer."""
         try:
             yield
-        except (RemoteError, LocalProtocolError):
+        except RemoteError as error:  # one of which is an OSError, too
+            self._end_unless_harmless(error, doing)
             raise
         except OSError as error:
             raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self.end(f"it was interrupted in {doing} ({error!r})", error)
+            self._end_unless_harmless(error, doing)
             raise
+
+    def _end_unless_harmless(self, error: BaseException, doing: str) -> None:
+        """Ends the session for an error that came within a request, unless it was its answer.
+
+        An error of the same type may be a signal handler's, and then the answer is still to come.
+        """
+        if error is not self._harmless and self.state is not State.OPENED:
+            self.end(f"it was interrupted in {doing} ({error!r})", error)
 
     def fail(self, error: OSError, doing: str) -> Exception:
         """The error to raise for one of the channel's, which ends the session."""

@@ -70,7 +70,6 @@ class Endpoint:
         self.takes_handles = False
         self._conversation = Conversation(channel)
         self.meter = self._conversation.meter
-        self._lock = self._conversation.lock
         self._later = self._conversation.later
         self._reader = self._conversation.incoming.reader
         self._handles = itertools.count(CHOSEN_HANDLES)
@@ -122,12 +121,12 @@ class Endpoint:
         packet = packets.init_server(self.dialect, constructor)
         doing, expected = "opening the session", ANSWERED_BY[row.answer]
         conversation = self._conversation
-        with self._lock:
+        with conversation.turn(doing):
             if is_sent:
                 with conversation.guarded(doing):
                     start, end = conversation.expect(expected, doing)
             else:
-                start, end = self._conversation.ask(packet, doing, expected)
+                start, end = conversation.ask(packet, doing, expected)
             try:
                 if self._reader.missing:
                     raise RemoteProtocolError("the server answers InitServer at length")
@@ -158,8 +157,9 @@ class Endpoint:
         """
         __tracebackhide__ = True
         packet = self._encode_call(handle, arguments, translate)
-        with self._lock:
-            start, end = self._conversation.ask(packet, name)
+        conversation = self._conversation
+        with conversation.turn(name):
+            start, end = conversation.ask(packet, name)
             try:
                 if self._reader.missing:
                     started = clock()
@@ -169,12 +169,12 @@ class Endpoint:
                         self.meter.call_s += clock() - started
                 return self._decode_result(self._reader.buffer, start, end)
             except OSError as error:
-                raise self._conversation.fail(error, name) from error.__cause__
+                raise conversation.fail(error, name) from error.__cause__
             except ProtocolError as error:
-                self._conversation.end(str(error), error)
+                conversation.end(str(error), error)
                 raise
             except BaseException as error:
-                self._conversation.end(f"it was interrupted in {name} ({error!r})")
+                conversation.end(f"it was interrupted in {name} ({error!r})")
                 raise
 
     def start(
@@ -220,7 +220,7 @@ class Endpoint:
         row = REQUESTS[code]
         packet = self._encode_request(code, values)
         doing = NAMES[code]
-        with self._lock:
+        with self._conversation.turn(doing):
             start, end = self._conversation.ask(
                 packet, doing, ANSWERED_BY[row.answer], row.allocates
             )
@@ -284,14 +284,14 @@ class Endpoint:
         packet = packets.copy_to_remote(record, content)
         doing = "copying to a tensor"
         if is_awaited or len(content) > _POSTED:
-            with self._lock:
+            with self._conversation.turn(doing):
                 self._conversation.ask(packet, doing)
         elif self._conversation.is_ours:
             self._conversation.post(packet, doing)
         elif self.closed_because is None and len(self._later) < MOST:
             self._later.add(bytes(packet[0]), COPYING)
         else:
-            with self._lock:
+            with self._conversation.turn(doing):
                 self._conversation.ask(packet, doing)
 
     def copy_from_remote(self, record: TensorRecord, target: memoryview) -> None:
@@ -301,7 +301,7 @@ class Endpoint:
             self.dialect.encode_record(record)
         packet = packets.copy_from_remote(record, nbytes)
         doing = "copying from a tensor"
-        with self._lock:
+        with self._conversation.turn(doing):
             start, end = self._conversation.ask(packet, doing, _CONTENT)
             reader = self._reader
             coming = end - start + reader.missing

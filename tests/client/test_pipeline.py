@@ -256,8 +256,9 @@ def test_closing_ends_a_call_of_another_thread(server: rpc.Server, deadline_s: f
 
     thread = threading.Thread(target=call)
     thread.start()
-    while not remote._endpoint._lock.locked():
-        pass
+    lock = remote._endpoint._conversation._lock
+    while lock.acquire(blocking=False):
+        lock.release()
     remote.close()
     thread.join(deadline_s)
     assert raised
