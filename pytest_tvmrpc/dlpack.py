@@ -238,6 +238,8 @@ class TypeIndex(enum.IntEnum):
     ARRAY = 71
     MAP = 72
     MODULE = 73
+    LIST = 75
+    DICT = 76
     RPC_OBJECT_REF = 115
 
 

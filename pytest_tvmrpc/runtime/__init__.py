@@ -20,9 +20,12 @@ from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, te
 if TYPE_CHECKING:
     from . import nd, profiling
     from .constant import FloatImm, IntImm, Scriptable, const
+    from .containers import Array, Map
+    from .convert import convert, convert_to_object
     from .device.kinds import register_device_api, unregister_device_api
     from .function import PackedFunc
     from .module import Module, load_module
+    from .object import Object, ObjectConvertible, ObjectGeneric, ShapeTuple, String
     from .parallel import num_threads
     from .params import (
         load_param_dict,
@@ -40,18 +43,27 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Array",
     "BenchmarkResult",
     "DataType",
     "DataTypeCode",
     "FloatImm",
     "IntImm",
+    "Map",
     "Module",
     "NDArray",
+    "Object",
+    "ObjectConvertible",
+    "ObjectGeneric",
     "PackedFunc",
     "Scriptable",
+    "ShapeTuple",
+    "String",
     "Tensor",
     "array",
     "const",
+    "convert",
+    "convert_to_object",
     "empty",
     "from_dlpack",
     "get_global_func",
@@ -75,13 +87,22 @@ __all__ = [
 __all__ += _devices.__all__
 
 _HOMES = {
+    "Array": "containers",
     "BenchmarkResult": "profiling",
     "FloatImm": "constant",
     "IntImm": "constant",
+    "Map": "containers",
     "Module": "module",
+    "Object": "object",
+    "ObjectConvertible": "object",
+    "ObjectGeneric": "object",
     "PackedFunc": "function",
     "Scriptable": "constant",
+    "ShapeTuple": "object",
+    "String": "object",
     "const": "constant",
+    "convert": "convert",
+    "convert_to_object": "convert",
     "get_global_func": "registry",
     "list_global_func_names": "registry",
     "load_module": "module",

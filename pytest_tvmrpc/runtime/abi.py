@@ -10,7 +10,7 @@ import builtins
 import ctypes
 import weakref
 from _thread import get_ident
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from ..dlpack import TypeIndex as TypeIndex
 
@@ -110,17 +110,25 @@ class _Cell(NamedTuple):
     Attributes:
         value: what it stands for; None when it is read in C's form.
         kept: what its content refers to.
+        drop: called with the address when nobody needs the content any more.
     """
 
     memory: ctypes.Array[ctypes.c_char]
     value: Any
     kept: Any
+    drop: Optional[Callable[[int], None]]
 
 
 _cells: Dict[int, _Cell] = {}  # by address, as long as a count is not zero
 
 
-def new_cell(type_index: int, value: Any, payload: bytes = bytes(32), kept: Any = None) -> int:
+def new_cell(
+    type_index: int,
+    value: Any,
+    payload: bytes = bytes(32),
+    kept: Any = None,
+    drop: Optional[Callable[[int], None]] = None,
+) -> int:
     """The address of a new object with one reference, which the caller owns.
 
     It keeps `value` and `kept` alive until `release`, here or by its deleter in C, takes the last
@@ -133,7 +141,7 @@ def new_cell(type_index: int, value: Any, payload: bytes = bytes(32), kept: Any 
     header.type_index = type_index
     header.deleter = _deleter_address
     ctypes.memmove(address + HEADER_SIZE, payload, len(payload))
-    _cells[address] = _Cell(memory, value, kept)
+    _cells[address] = _Cell(memory, value, kept, drop)
     return address
 
 
@@ -188,7 +196,9 @@ def _run_deleter(header: TVMFFIObject, address: int, flags: int) -> None:
 def _delete(address: int, flags: int) -> None:
     cell = _cells.get(address)
     if cell is not None and flags & _DELETE_STRONG:
-        _cells[address] = cell._replace(value=None, kept=None)
+        if cell.drop is not None:
+            cell.drop(address)
+        _cells[address] = cell._replace(value=None, kept=None, drop=None)
     if flags & _DELETE_WEAK:
         _cells.pop(address, None)
 

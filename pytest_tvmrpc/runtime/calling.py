@@ -30,6 +30,7 @@ from .failures import pending_error, tell_tvm
 from .foreign import Reference, tensor_at
 from .function import PackedFunc
 from .module import Module
+from .object import Object, ObjectConvertible, ShapeTuple
 from .owned import text_word
 from .tensor import Tensor
 from .words import (
@@ -51,6 +52,9 @@ from .words import (
 _any = struct.Struct("<iIq")
 _int = struct.Struct("<Qq")
 _float = struct.Struct("<Qd")
+MAX_DEPTH = 64
+"""Containers within containers that are made: each level is one more call while they are freed."""
+
 _SMALL = 7  # bytes that fit into a TVMFFIAny, with their NUL
 
 
@@ -121,16 +125,32 @@ def _argument(function: str, position: int, value: Any, alive: List[Any], cells:
     if callable(value) and not isinstance(value, type):
         cells.append(function_cell(value))
         return TypeIndex.FUNCTION, 0, signed(cells[-1])
+    reference = _reference_word(value)
+    if reference is not None:
+        return reference
+    made = _made_word(value, 0)
+    if made is not None:
+        if made[0] >= TypeIndex.OBJECT:  # else a convertible that stands for a plain value
+            cells.append(unsigned(made[2]))
+        return made
     raise TypeError(
         f"argument {position} of {function} is a {type(value).__module__}."
         f"{type(value).__qualname__}, which compiled code cannot take; expected None, a number, "
-        "text, bytes, a data type, a device, a function, a module or a tensor; "
-        "make a tensor of an array with runtime.tensor(array)"
+        "text, bytes, a data type, a device, a function, a module, a tensor, an object, or a list, "
+        "tuple or dict of these; make a tensor of an array with runtime.tensor(array)"
     )
 
 
-def owned_word(value: Any) -> Word:
-    """A value handed to compiled code for good: text and tensors become objects of their own."""
+def owned_word(value: Any, depth: int = 0) -> Word:
+    """A value handed to compiled code for good: text and tensors become objects of their own.
+
+    Args:
+        depth: how many containers it is in.
+
+    Raises:
+        TypeError: a value of a kind that compiled code cannot take.
+        ValueError: an int beyond 64 bits, text with a lone surrogate, or too many containers.
+    """
     word = plain_word(value)
     if word is not None:
         return word
@@ -146,21 +166,62 @@ def owned_word(value: Any) -> Word:
         return TypeIndex.FUNCTION, 0, signed(value.handle)
     if isinstance(value, Module):
         return TypeIndex.MODULE, 0, signed(new_cell(TypeIndex.MODULE, value))
-    number = number_word("the result", value)
+    number = number_word("a value for compiled code", value)
     if number is not None:
         return number
     if callable(value) and not isinstance(value, type):
         return TypeIndex.FUNCTION, 0, signed(function_cell(value))
+    reference = _reference_word(value)
+    if reference is not None:
+        retain(unsigned(reference[2]))
+        return reference
+    made = _made_word(value, depth)
+    if made is not None:
+        return made
     raise TypeError(
-        f"a {type(value).__module__}.{type(value).__qualname__} cannot be returned to compiled "
-        "code; return None, a number, text, bytes, a data type, a device, a function or a tensor"
+        f"a {type(value).__module__}.{type(value).__qualname__} cannot be given to compiled code; "
+        "expected None, a number, text, bytes, a data type, a device, a function, a module, "
+        "a tensor, an object, or a list, tuple or dict of these"
     )
+
+
+def _reference_word(value: Any) -> Optional[Word]:
+    """The object to which a value refers, without a reference of its own; None if it does not."""
+    if not isinstance(value, Object):
+        return None
+    from .native import NativeObject
+
+    if not isinstance(value, NativeObject):
+        return None
+    return value.type_index, 0, signed(value.address)
+
+
+def _made_word(value: Any, depth: int) -> Optional[Word]:
+    """A new object for a value, which whoever asked has to release; None for other values."""
+    from . import containers, failures
+
+    if isinstance(value, ShapeTuple):
+        return TypeIndex.SHAPE, 0, signed(containers.new_shape(value))
+    if isinstance(value, BaseException):
+        return TypeIndex.ERROR, 0, signed(failures.object_of(value))
+    if depth >= MAX_DEPTH and isinstance(value, (list, tuple, dict, ObjectConvertible)):
+        raise ValueError(
+            f"containers are nested more than {MAX_DEPTH} deep, or one holds itself; "
+            "expected fewer levels"
+        )
+    if isinstance(value, ObjectConvertible):
+        return owned_word(value.asobject(), depth + 1)
+    if isinstance(value, (list, tuple)):
+        return TypeIndex.ARRAY, 0, signed(containers.new_array(value, depth))
+    if isinstance(value, dict):
+        return TypeIndex.MAP, 0, signed(containers.new_map(value, depth))
+    return None
 
 
 # -------------------------------------------------------------------- values from compiled code
 
 
-def _value(word: Word, owned: bool) -> Any:
+def value_of_word(word: Word, owned: bool) -> Any:
     """The Python value of a TVMFFIAny.
 
     Args:
@@ -214,19 +275,20 @@ def _object_value(kind: int, address: int, owned: bool) -> Any:
                 is_function = kind == TypeIndex.FUNCTION and not isinstance(value, PackedFunc)
                 return PackedFunc(value) if is_function else value
         if kind == TypeIndex.FUNCTION:
-            retain(address)
-            cell = TVMFFIFunctionCell.from_address(address + HEADER_SIZE)
-            return NativeFunction(cell.safe_call, "", address, Reference(address))
+            return function_at(address)
         if kind == TypeIndex.TENSOR:
             retain(address)
             return tensor_at(address + HEADER_SIZE, Reference(address))
+        from . import containers, failures, native
+
+        if kind == TypeIndex.ERROR:
+            return failures.exception_of(address)
+        if kind == TypeIndex.SHAPE:
+            return containers.shape_at(address)
+        return native.object_at(kind, address)
     finally:
         if owned:
             release(address)
-    raise LibraryError(
-        f"compiled code gave an object of type index {_kind_name(kind)}; expected None, a number, "
-        "text, bytes, a data type, a device, a function or a tensor"
-    )
 
 
 def _kind_name(kind: int) -> str:
@@ -241,7 +303,7 @@ def values_at(address: Optional[int], count: int) -> List[Any]:
     if not count or not address:
         return []
     block = (ctypes.c_char * (ANY_SIZE * count)).from_address(address)
-    return [_value(word, owned=False) for word in _any.iter_unpack(block)]
+    return [value_of_word(word, owned=False) for word in _any.iter_unpack(block)]
 
 
 def _called(handle: int, args: Optional[int], count: int, result: int) -> int:
@@ -384,7 +446,7 @@ class NativeFunction(PackedFunc):
         if head == 1:
             return number
         kind = ((head & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000  # the low half, with its sign
-        return _value((kind, head >> 32 & 0xFFFFFFFF, number), owned=True)
+        return value_of_word((kind, head >> 32 & 0xFFFFFFFF, number), owned=True)
 
     def prepare(self, *args: Any) -> Callable[[], None]:
         """The call of these arguments, to be made many times; the result is dropped.
@@ -395,13 +457,25 @@ class NativeFunction(PackedFunc):
 
     def error(self, code: int) -> BaseException:
         """What a call that returned a code other than 0 raises."""
-        error = pending_error()
-        if error is not None:
-            return error
-        return LibraryError(
-            f"function {self.name or hex(self.address)} returned {code} without saying why; "
-            "expected 0, or an error recorded with TVMFFIErrorSetRaisedFromCStr"
-        )
+        return failure(f"function {self.name or hex(self.address)}", code)
+
+
+def function_at(address: int, name: str = "") -> NativeFunction:
+    """A function object of compiled code, with a reference of its own to it."""
+    retain(address)
+    cell = TVMFFIFunctionCell.from_address(address + HEADER_SIZE)
+    return NativeFunction(cell.safe_call, name, address, Reference(address))
+
+
+def failure(what: str, code: int) -> BaseException:
+    """The error that compiled code recorded, or one that says that `what` recorded none."""
+    error = pending_error()
+    if error is not None:
+        return error
+    return LibraryError(
+        f"{what} returned {code} without saying why; "
+        "expected 0, or an error recorded with TVMFFIErrorSetRaisedFromCStr"
+    )
 
 
 def _prepared(function: NativeFunction, args: Tuple[Any, ...]) -> Callable[[], None]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable
 
+from .object import Object
+
 __all__ = ["PackedFunc"]
 
 
-class PackedFunc:
+class PackedFunc(Object):
     """A function of the runtime: positional arguments in, one value out.
 
     Args:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Union, ca
 
 from ..errors import LibraryError
 from . import registry
+from .object import Object
 
 if TYPE_CHECKING:
     from .device.api import Device
@@ -20,7 +21,7 @@ __all__ = ["LINKED", "Module", "load_module"]
 _NAMES_SHOWN = 5
 
 
-class Module:
+class Module(Object):
     """A set of functions by name. This one has none of its own: kinds of modules have.
 
     Attributes:

@@ -27,6 +27,7 @@ from .arrays import (
     unpacked,
 )
 from .device.api import Device, Memory
+from .object import Object
 
 if TYPE_CHECKING:
     from .arrays import Array
@@ -41,7 +42,7 @@ _RELAYED = 8 << 20
 """Bytes that a copy between two other machines holds here at a time."""
 
 
-class Tensor:
+class Tensor(Object):
     """Some elements on a device, in C order without gaps.
 
     Args:
@@ -210,10 +211,6 @@ class Tensor:
             )
         _copy(self, target)
         return target
-
-    def same_as(self, other: object) -> bool:
-        """Whether the other is this very tensor."""
-        return other is self
 
     def __setitem__(self, in_slice: slice, value: Any) -> None:
         if in_slice != slice(None):

@@ -145,7 +145,7 @@ def test_many_arguments(library: LibraryModule) -> None:
         (2**63, ValueError, "argument 1 of sum is 9223372036854775808, which is no 64-bit integer"),
         (-(2**63) - 1, ValueError, "no 64-bit integer"),
         ("a\0b", ValueError, "argument 1 of sum holds a NUL character"),
-        ([1], TypeError, "argument 1 of sum is a builtins.list, which compiled code cannot take"),
+        ({1}, TypeError, "argument 1 of sum is a builtins.set, which compiled code cannot take"),
         (int, TypeError, "argument 1 of sum is a builtins.type"),
         (1j, TypeError, "builtins.complex"),
     ],
@@ -246,10 +246,9 @@ def test_text_results_that_point_nowhere(library: LibraryModule, kind: int) -> N
 
 
 def test_objects_of_other_kinds(library: LibraryModule) -> None:
-    """So is an object; it is freed."""
+    """An object is a value; it is freed when nobody refers to it."""
     before = library["freed"]()
-    with pytest.raises(LibraryError, match=r"type index 69 \(SHAPE\)"):
-        library["heap_shape"]()
+    assert library["heap_shape"]() == ()
     assert library["freed"]() == before + 1
 
 
@@ -420,9 +419,9 @@ def test_errors_that_are_overcome(library: LibraryModule) -> None:
 
 def test_callback_results_that_cannot_be_passed(library: LibraryModule) -> None:
     """They raise where the call began."""
-    with pytest.raises(TypeError, match=r"builtins.tuple cannot be returned to compiled code"):
-        library["call"](lambda: (1, 2))
-    with pytest.raises(ValueError, match=r"the result is .* no 64-bit integer"):
+    with pytest.raises(TypeError, match=r"builtins.set cannot be given to compiled code"):
+        library["call"](lambda: {1, 2})
+    with pytest.raises(ValueError, match=r"a value for compiled code is .* no 64-bit integer"):
         library["call"](lambda: 1 << 64)
 
 
@@ -514,7 +513,7 @@ def test_prepared_calls_that_fail(library: LibraryModule) -> None:
     with pytest.raises(ValueError, match="boom"):
         library["fail"].prepare("ValueError", "boom")()
     with pytest.raises(TypeError, match="argument 0 of fail"):
-        library["fail"].prepare([])
+        library["fail"].prepare({1})
     with pytest.raises(LibraryError, match="without saying why"):
         library["fail_silently"].prepare()()
 

@@ -1,0 +1,71 @@
+"""Python's values as those that functions take."""
+
+from __future__ import annotations
+
+import ctypes
+import numbers
+import sys
+from typing import Any
+
+from ..dlpack import DataType
+from ..dlpack import Device as PlainDevice
+from .object import Object, ObjectConvertible, ShapeTuple, String
+
+__all__ = ["convert", "convert_to_object"]
+
+_AS_THEY_ARE = (
+    *(Object, String, ShapeTuple, bool, numbers.Number, ctypes.c_void_p),
+    *(DataType, PlainDevice, bytes, BaseException, type(None)),
+)
+
+
+def convert(value: Any, span: object = None) -> Any:
+    """A value as a function takes it; calls do this by themselves.
+
+    Args:
+        value: a list or tuple becomes an `Array`, a dict a `Map`, a str a `String`, a bytearray
+            bytes, a callable a `PackedFunc`, an array of NumPy or another library that knows DLPack
+            a `Tensor` of the same memory, a data type of NumPy a `DataType`; an `ObjectConvertible`
+            says itself. Numbers, None, bytes, errors and what is an object stay what they are.
+        span: ignored; up to TVM 0.20 a place in source code.
+
+    Raises:
+        TypeError: the value, or one in it, is of another type.
+        ValueError: an integer is beyond 64 bits, containers are nested too deep, or an array is not
+            contiguous.
+    """
+    if isinstance(value, str) and not isinstance(value, (String, DataType)):
+        return String(value)
+    if isinstance(value, _AS_THEY_ARE):
+        return value
+    if isinstance(value, (list, tuple, dict)):
+        from .containers import Array, Map
+
+        return Map(value) if isinstance(value, dict) else Array(value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, ObjectConvertible):
+        return value.asobject()
+    if callable(value) and not isinstance(value, type):
+        from .function import PackedFunc
+
+        return PackedFunc(value)
+    if hasattr(value, "__dlpack__"):
+        from .tensor import from_dlpack
+
+        return from_dlpack(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.dtype):
+        from .arrays import data_type_of
+
+        return data_type_of(value)
+    raise TypeError(
+        f"a {type(value).__module__}.{type(value).__qualname__} cannot be converted; "
+        "expected None, a number, text, bytes, a data type, a device, a function, an array, "
+        "a tensor, an object, or a list, tuple or dict of these"
+    )
+
+
+def convert_to_object(value: Any, span: object = None) -> Any:
+    """What TVM called `convert` of values that are no functions, up to 0.20; the same here."""
+    return convert(value, span)
