@@ -33,6 +33,7 @@ from typing import (
 
 from . import network
 from .errors import StartError
+from .owners import not_copied
 
 if TYPE_CHECKING:
     import argparse
@@ -63,6 +64,7 @@ _TAIL_BYTES = 4096
 _TAIL_LINES = 20
 
 
+@not_copied("pass host and port")
 class Program:
     """A program of this package, running in a child process.
 
@@ -248,6 +250,7 @@ class Program:
         self.terminate()
 
 
+@not_copied("pass host and port")
 class RunningProgram:
     """A program that was started from Python and serves at an address: a server, a tracker.
 

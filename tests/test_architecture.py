@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pytest_tvmrpc"
 
 LAYERS = [
-    {"errors", "dlpack", "__init__"},
+    {"errors", "dlpack", "owners", "__init__"},
     {"protocol", "runtime", "network"},
     {"session", "arguments", "background"},
     {"client", "server", "tracker", "proxy", "native"},
@@ -42,7 +42,7 @@ PYTEST_SIDE = {
 STACK = set().union(*LAYERS[1:5])
 
 ON_A_BOARD = {
-    *("__init__", "errors", "dlpack", "network", "arguments", "background"),
+    *("__init__", "errors", "dlpack", "owners", "network", "arguments", "background"),
     *("protocol", "runtime", "session", "server"),
 }
 """Runs on a bare Python 3.8; so do the programs in exec/."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
 
 from ..dlpack import DataType, OpaquePointer
 from ..errors import RemoteError
+from ..owners import not_copied
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
 from ..runtime.function import PackedFunc
 from ..runtime.module import Module
@@ -21,6 +22,7 @@ PLAIN = frozenset((type(None), bool, int, float, str, bytes, DataType, OpaquePoi
 """Types of results that are what they are; others stand for something of the server."""
 
 
+@not_copied("open a session there, and get it from that")
 class RemoteFunction(PackedFunc):
     """A function of a session's server.
 
@@ -74,6 +76,7 @@ class RemoteFunction(PackedFunc):
         self.session.release(self.handle, FunctionHandle)
 
 
+@not_copied("open a session there, and get it from that")
 class RemoteObject:
     """Something of the server that is no tensor, function or module; it can be passed back."""
 
@@ -87,6 +90,7 @@ class RemoteObject:
         self.session.release(self.handle, ObjectHandle)
 
 
+@not_copied("open a session there, and get it from that")
 class ModuleOnServer:
     """What a module and its functions have in common: the server keeps it for the last of them."""
 

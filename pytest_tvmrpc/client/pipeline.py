@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Optional
 
 from ..errors import RemoteError
+from ..owners import not_copied
 from .functions import RemoteFunction
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _NONE_YET: Any = object()
 
 
+@not_copied("pickle its result()")
 class PipelinedCall:
     """A call that was made in a pipeline; its result comes later.
 
@@ -79,6 +81,7 @@ class PipelinedCall:
         return f"<PipelinedCall {self._pending.name}, {state}>"
 
 
+@not_copied("open a session there, and get it from that")
 class Pipeline:
     """Calls functions of one session without waiting; made by `RPCSession.pipeline`.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
 from .. import dlpack
 from ..dlpack import OpaquePointer, TensorRecord
 from ..errors import LocalProtocolError
+from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
 from ..runtime.device.names import device as find_device
@@ -40,6 +41,7 @@ _USUAL = (
 """What nearly every session needs, looked up together when the first of them is."""
 
 
+@not_copied("pass host, port and key, and connect there")
 class RPCSession:
     """A session with a server, made by `connect` or `TrackerSession.request`.
 

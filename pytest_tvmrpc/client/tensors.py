@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, NoReturn, Optional, Tuple
 from .. import dlpack
 from ..dlpack import DataType, DeviceType, OpaquePointer, TensorRecord
 from ..errors import DeviceError, RemoteProtocolError
+from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.values import TensorResult
 from ..runtime.device.api import Device, DeviceAPI
@@ -28,6 +29,7 @@ _OVERHEAD = 44
 _CPU = int(DeviceType.CPU)
 
 
+@not_copied("open a session there, and get it from that")
 class RemoteDevice(Device):
     """A device of a session's server."""
 
@@ -44,12 +46,6 @@ class RemoteDevice(Device):
     def api(self) -> DeviceAPI:
         """Has the server do it."""
         return self._driver
-
-    def __copy__(self) -> RemoteDevice:
-        return self
-
-    def __deepcopy__(self, memo: object) -> RemoteDevice:
-        return self
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -68,6 +64,7 @@ class RemoteDevice(Device):
         return f"remote[{self.session.peer[0]}:{self.session.peer[1]}]:{Device(*self)!r}"
 
 
+@not_copied("open a session there, and get it from that")
 class RemoteMemory:
     """Memory that the server allocated for us."""
 
@@ -83,6 +80,7 @@ class RemoteMemory:
         self.endpoint.defer(RPCCode.DEV_FREE_DATA, self._device, OpaquePointer(self.data))
 
 
+@not_copied("open a session there, and get it from that")
 class ReturnedMemory:
     """Memory of a tensor that a function returned; kept alive there by the tensor's own handle."""
 
@@ -99,6 +97,7 @@ class ReturnedMemory:
             self.endpoint.release(self._handle, TensorResult)
 
 
+@not_copied("open a session there, and get it from that")
 class RemoteDeviceAPI(DeviceAPI):
     """Drives all devices of one session's server.
 

@@ -28,6 +28,7 @@ from ..errors import (
     TrackerError,
 )
 from ..network import Deadline
+from ..owners import not_copied
 from ..protocol import farm
 from ..protocol import tracker as wire
 from .grants import PATIENCE_S, Grants, Wanted
@@ -62,6 +63,7 @@ def connect_tracker(
     return TrackerSession((url, port), timeout=timeout, user=user)
 
 
+@not_copied("pass host and port, and connect there")
 class TrackerSession:
     """A connection to a tracker, made anew when it was lost.
 

@@ -14,6 +14,7 @@ from typing import Any, Optional, Tuple
 from .. import network
 from ..errors import ConnectError, ConnectionLostError, DeadlineError, TrackerError
 from ..network import Deadline
+from ..owners import not_copied
 from ..protocol import tracker as wire
 
 _MAX_REPLY = 64 << 20
@@ -23,6 +24,7 @@ _RECEIVE = 65536
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
+@not_copied("pass the address, and connect there")
 class TrackerLink:
     """A connection that is made when it is needed, and made anew when it was lost.
 

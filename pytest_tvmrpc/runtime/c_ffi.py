@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Optional
 
 from ..dlpack import DataType
 from ..errors import LibraryError
+from ..owners import not_copied
 from . import failures, registry, system_library, type_table
 from .abi import (
     SAFE_CALL,
@@ -65,6 +66,7 @@ def _call(handle: Optional[int], args: Optional[int], count: int, result: int) -
     return call_function(handle, args, count, result)
 
 
+@not_copied("load the library there")
 class _Resource:
     """What a C function is called with, and the C function that ends it."""
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..dlpack import OpaquePointer
 from ..errors import LibraryError
+from ..owners import not_copied
 from .abi import (
     ANY_SIZE,
     HEADER_SIZE,
@@ -358,6 +359,7 @@ def _new_result() -> _Result:
 _free_results: List[_Result] = []
 
 
+@not_copied("make the arguments there")
 class OwnedCells:
     """Objects made for the arguments of a call, released when this is dropped."""
 
@@ -390,6 +392,7 @@ def _plain_block(args: Tuple[Any, ...]) -> Optional[bytes]:
     return block
 
 
+@not_copied("load the library there")
 class NativeFunction(PackedFunc):
     """A function in machine code.
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..dlpack import DataType
 from ..errors import LibraryError
+from ..owners import not_copied
 from .abi import (
     HEADER_SIZE,
     DLTensor,
@@ -62,6 +63,7 @@ _ALLOCATOR = ctypes.CFUNCTYPE(
 _SET_ERROR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
 
 
+@not_copied("pickle tensor.numpy()")
 class _Managed:
     """A managed tensor that a tensor object of ours owns."""
 

@@ -7,11 +7,13 @@ from typing import Any, Callable, Optional
 
 from ..dlpack import DataType, tensor_nbytes
 from ..errors import LibraryError
+from ..owners import not_copied
 from .abi import DLTensor, release
 from .device.api import Device
 from .tensor import Tensor
 
 
+@not_copied("make the object there")
 class Reference:
     """A strong reference to a foreign object, given back when this is dropped."""
 
@@ -24,6 +26,7 @@ class Reference:
         release(self.address)
 
 
+@not_copied("pickle tensor.numpy()")
 class _ForeignMemory:
     """Memory of a tensor that compiled code owns; valid while its owner is."""
 

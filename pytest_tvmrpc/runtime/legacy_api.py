@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from ..dlpack import DataType, from_legacy
 from ..errors import LibraryError
+from ..owners import not_copied
 from . import legacy, legacy_calling, registry, system_library
 from .abi import release, take_error, value_of_cell
 from .c_form import INT, POINTER, TEXT, U64, VOID, Functions, guarded, offer
@@ -42,6 +43,7 @@ def _text(name: Optional[bytes]) -> str:
 # ----------------------------------------------------------------------------------- functions
 
 
+@not_copied("load the library there")
 class CallbackFunction(PackedFunc):
     """A C function that gives its result by TVMCFuncSetReturn (TVMFuncCreateFromCFunc)."""
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from ..dlpack import ArgTypeCode
 from ..errors import LibraryError
+from ..owners import not_copied
 from .abi import (
     TVMFFIObject,
     TypeIndex,
@@ -166,6 +167,7 @@ def _new_result() -> _Result:
 _free_results: List[_Result] = []
 
 
+@not_copied("load the library there")
 class LegacyFunction(PackedFunc):
     """A function in machine code, of a library that TVM up to 0.20 compiled.
 

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Union, cast
 
 from ..errors import LibraryError
+from ..owners import not_copied
 from . import registry
 from .object import Object
 
@@ -21,6 +22,7 @@ __all__ = ["LINKED", "Module", "load_module"]
 _NAMES_SHOWN = 5
 
 
+@not_copied("export it and load the file there")
 class Module(Object):
     """A set of functions by name. This one has none of its own: kinds of modules have.
 

@@ -16,6 +16,7 @@ from ..dlpack import (
     tensor_nbytes,
 )
 from ..errors import DeviceError, RPCError
+from ..owners import not_copied
 from .arrays import (
     array_of,
     as_array,
@@ -42,6 +43,7 @@ _RELAYED = 8 << 20
 """Bytes that a copy between two other machines holds here at a time."""
 
 
+@not_copied("pickle tensor.numpy(), and make a tensor of it there")
 class Tensor(Object):
     """Some elements on a device, in C order without gaps.
 
@@ -211,6 +213,9 @@ class Tensor(Object):
             )
         _copy(self, target)
         return target
+
+    def __deepcopy__(self, memo: object) -> Tensor:
+        return self.copyto(self.device)
 
     def __setitem__(self, in_slice: slice, value: Any) -> None:
         if in_slice != slice(None):

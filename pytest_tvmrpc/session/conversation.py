@@ -38,6 +38,7 @@ from ..errors import (
     SessionCrashedError,
     remote_error,
 )
+from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.dialect import of_server
 from ..protocol.packets import SHUTDOWN
@@ -68,6 +69,7 @@ _LOSSES = (ConnectionLostError, RemoteProtocolError)
 """What ends a session that this side would have gone on with."""
 
 
+@not_copied("open a session there, and get it from that")
 class Conversation:
     """One session's connection: sending, what is owed, receiving, and the end.
 

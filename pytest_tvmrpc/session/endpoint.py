@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence
 
 from ..dlpack import Device, DeviceType, OpaquePointer
 from ..errors import ProtocolError, RemoteProtocolError
+from ..owners import not_copied
 from ..protocol import packets
 from ..protocol.codes import RPCCode
 from ..protocol.dialect import FFI, Dialect, of_server
@@ -51,6 +52,7 @@ _CPU = Device(DeviceType.CPU, 0)
 _CONTENT = ANSWERED_BY[REQUESTS[RPCCode.COPY_FROM_REMOTE].answer]
 
 
+@not_copied("open a session there, and get it from that")
 class Endpoint:
     """One session's requests, from InitServer to Shutdown.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
 from ...dlpack import ALIGNMENT, DataType, Device, tensor_nbytes
 from ...errors import DeviceError
+from ...owners import not_copied
 from .api import DeviceAPI, DeviceAttribute, Memory
 from .description import described
 
@@ -36,6 +37,7 @@ _MAP_OPTIONS: Dict[str, int] = (
 )
 
 
+@not_copied("pickle tensor.numpy()")
 class HostMemory:
     """Bytes of this process.
 
@@ -52,6 +54,7 @@ class HostMemory:
         self.nbytes = len(view)
 
 
+@not_copied("pickle its content")
 class _Workspace:
     """Memory from the C library, freed when this is dropped.
 
