@@ -257,6 +257,7 @@ class RunningProgram:
     Args:
         program: the process.
         host: the address that it was told to listen on.
+        details: what else tells it from others, for its ``repr``.
 
     Attributes:
         program: the process.
@@ -264,10 +265,17 @@ class RunningProgram:
         port: the port it listens on.
     """
 
-    def __init__(self, program: Program, host: str) -> None:
+    def __init__(self, program: Program, host: str, details: Sequence[str] = ()) -> None:
         self.program = program
         self.host = host
         self.port = program.port
+        self._details = details
+
+    def __repr__(self) -> str:
+        address = f"[{self.host}]" if ":" in self.host else self.host
+        state = self.program.ended() or f"process {self.program.pid}"
+        words = ", ".join([f"{address}:{self.port}", *self._details, state])
+        return f"<{type(self).__name__} {words}>"
 
     @property
     def proc(self) -> Program:

@@ -186,3 +186,26 @@ def test_the_process_under_the_name_of_tvm() -> None:
     with rpc.Tracker(port=0, silent=True) as tracker:
         assert tracker.proc is tracker.program
         os.kill(tracker.proc.pid, 0)
+
+
+def test_what_programs_look_like() -> None:
+    """Their address, key and tracker, and whether they run or how they ended."""
+    with rpc.Tracker(port=0, silent=True) as tracker:
+        place = (tracker.host, tracker.port)
+        name = f"127.0.0.1:{tracker.port}"
+        assert repr(tracker) == f"<Tracker {name}, process {tracker.proc.pid}>"
+        with rpc.Proxy(port=0, tracker_addr=place) as proxy:
+            assert repr(proxy) == (
+                f"<Proxy 127.0.0.1:{proxy.port}, tracker {name}, process {proxy.proc.pid}>"
+            )
+            with rpc.Server(port=proxy.port, key="k", is_proxy=True, silent=True) as hidden:
+                assert repr(hidden) == (
+                    f"<Server 127.0.0.1:{proxy.port}, key 'k', at a proxy, "
+                    f"process {hidden.proc.pid}>"
+                )
+        with rpc.Server(port=0, tracker_addr=place, key="k", silent=True) as server:
+            address = f"127.0.0.1:{server.port}"
+            assert repr(server) == (
+                f"<Server {address}, key 'k', tracker {name}, process {server.proc.pid}>"
+            )
+    assert repr(server) == f"<Server {address}, key 'k', tracker {name}, exited with 0>"

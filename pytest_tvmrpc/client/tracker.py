@@ -5,6 +5,7 @@ Opens no session itself: what a tracker grants goes to `connect()`.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from typing import (
@@ -32,7 +33,7 @@ from ..owners import not_copied
 from ..protocol import farm
 from ..protocol import tracker as wire
 from .grants import PATIENCE_S, Grants, Wanted
-from .tracker_link import TrackerLink
+from .tracker_link import Links
 from .user import default_user
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from .granted import Opener
     from .session import RPCSession
+    from .tracker_link import TrackerLink
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ def connect_tracker(
 
 @not_copied("pass host and port, and connect there")
 class TrackerSession:
-    """A connection to a tracker, made anew when it was lost.
+    """A connection to a tracker, made anew when it was lost. Threads may share it.
 
     Args:
         addr: host and port of the tracker.
@@ -85,19 +87,20 @@ class TrackerSession:
     ) -> None:
         self.user = default_user() if user is None else user
         self.patience_s = PATIENCE_S
-        self._link = TrackerLink((addr[0], addr[1]), timeout)
-        self._link.connect()
+        self._links = Links((addr[0], addr[1]), timeout)
+        with self._links.one() as link:
+            link.connect()
 
     def close(self) -> None:
-        """Close the connection; sessions that were granted stay open."""
-        self._link.close()
+        """Close the connection; sessions that were granted stay open.
+
+        What another thread waits for ends with a `TrackerError`.
+        """
+        self._links.close()
 
     def abandon(self) -> None:
-        """End, from another thread, what this one waits for; it is of no use afterwards.
-
-        Whoever waits gets a `TrackerError`; closing it remains his.
-        """
-        self._link.abandon()
+        """End, from another thread, what this one waits for; the same as `close`."""
+        self._links.close()
 
     def __enter__(self) -> TrackerSession:
         return self
@@ -111,15 +114,20 @@ class TrackerSession:
         self.close()
 
     def __del__(self) -> None:
-        link = getattr(self, "_link", None)
-        if link is not None and link.is_open:
-            warnings.warn(
-                f"the connection to the tracker at {self._link.name} was dropped without close()",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            self._link.drop()
+        links = getattr(self, "_links", None)
+        if links is not None and links.is_open:
+            if not sys.is_finalizing():
+                warnings.warn(
+                    f"the connection to the tracker at {links.name} was dropped without close()",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+            links.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._links.is_closed else f"user {self.user!r}"
+        return f"<TrackerSession {self._links.name}, {state}>"
 
     # --- the state of the farm ----------------------------------------------------------------
 
@@ -130,7 +138,7 @@ class TrackerSession:
             ConnectionLostError: the tracker is gone.
             DeadlineError: it did not answer within the timeout.
         """
-        return self._ask_twice(self._state)
+        return self._ask(wire.summary(), wire.parse_summary)
 
     def text_summary(self) -> str:
         """The summary as a table, in the form that TVM prints."""
@@ -161,10 +169,8 @@ class TrackerSession:
 
         Raises: as `summary`, when it was not asked yet.
         """
-        if not self._link.kind:
-            is_ours, _ = self._ask_twice(lambda: self._reply(wire.greet(), wire.parse_welcome))
-            self._link.kind = "tvmrpc" if is_ours else "tvm"
-        return self._link.kind
+        with self._links.one() as link:
+            return _kind(link)
 
     def who(self) -> farm.Farm:
         """The servers with their holders, and the requests that wait with their places.
@@ -178,8 +184,8 @@ class TrackerSession:
             TrackerError: the tracker is TVM's, which does not know.
             ConnectionLostError, DeadlineError: as `summary`.
         """
-        self._need_ours("say who has which device", "call summary() for how many are free")
-        return self._ask_twice(lambda: self._reply(farm.who(), farm.parse_farm))
+        instead = ("say who has which device", "call summary() for how many are free")
+        return self._ask(farm.who(), farm.parse_farm, instead)
 
     def kick(self, target: str, reason: str = "") -> List[str]:
         """End the session on a server, whoever has it; its client finds the connection closed.
@@ -196,17 +202,17 @@ class TrackerSession:
                 servers do not, or the tracker is TVM's.
             ConnectionLostError, DeadlineError: as `summary`.
         """
-        self._need_ours(
+        instead = (
             "end other people's sessions",
             "restart the server, and give request() a session_timeout the next time",
         )
-        results = self._ask_twice(lambda: self._reply(farm.kick(target, reason), farm.parse_kicked))
+        results = self._ask(farm.kick(target, reason), farm.parse_kicked, instead)
         kicked = [address for address, outcome in results if outcome == farm.Outcome.KICKED]
         if kicked:
             return kicked
         if not results:
             raise TrackerError(
-                f"no server has the key or address {target!r} at the tracker {self._link.name}; "
+                f"no server has the key or address {target!r} at the tracker {self._links.name}; "
                 "who() shows those that there are"
             )
         deaf = [address for address, outcome in results if outcome == farm.Outcome.DEAF]
@@ -217,31 +223,27 @@ class TrackerSession:
             )
         raise TrackerError(f"nobody has {target!r} now: there is no session to end")
 
-    def _need_ours(self, what: str, instead: str) -> None:
-        if self.kind != "tvmrpc":
-            raise TrackerError(
-                f"the tracker at {self._link.name} is TVM's and cannot {what}; "
-                f"{instead}, or replace it with a tracker of pytest_tvmrpc"
-            )
+    def _ask(
+        self,
+        frame: bytes,
+        parse: Callable[[Any], T],
+        of_ours: Optional[Tuple[str, str]] = None,
+    ) -> T:
+        """What the tracker replies.
 
-    def _state(self) -> Dict[str, Any]:
-        return self._reply(wire.summary(), wire.parse_summary)
-
-    def _reply(self, frame: bytes, parse: Callable[[Any], T]) -> T:
-        try:
-            return parse(self._link.ask(frame))
-        except BaseException:  # what is left of the reply would be taken for the next one
-            self._link.drop()
-            raise
-
-    def _ask_twice(self, ask: Callable[[], T]) -> T:
-        """Ask again, on a new connection, if the tracker was restarted since it was last asked."""
-        try:
-            return ask()
-        except ConnectError:
-            raise
-        except ConnectionLostError:
-            return ask()
+        Args:
+            frame: the question.
+            parse: reads the reply.
+            of_ours: for what only a tracker of ours can do: what that is, and what else would do.
+        """
+        with self._links.one() as link:
+            if of_ours is not None and _kind(link) != "tvmrpc":
+                what, instead = of_ours
+                raise TrackerError(
+                    f"the tracker at {link.name} is TVM's and cannot {what}; "
+                    f"{instead}, or replace it with a tracker of pytest_tvmrpc"
+                )
+            return _ask_twice(link, frame, parse)
 
     # --- a device -----------------------------------------------------------------------------
 
@@ -305,9 +307,20 @@ class TrackerSession:
         self, wanted: Wanted, opener: Opener, wait_timeout: float, max_retry: int
     ) -> RPCSession:
         """A session on the first device of those granted with which it can be opened."""
+        with self._links.one() as link:
+            return self._open_on(link, wanted, opener, wait_timeout, max_retry)
+
+    def _open_on(
+        self,
+        link: TrackerLink,
+        wanted: Wanted,
+        opener: Opener,
+        wait_timeout: float,
+        max_retry: int,
+    ) -> RPCSession:
         started = time.monotonic()
         deadline = Deadline(wait_timeout, f"waiting for a device {wanted.key!r}", "wait_timeout")
-        grants = Grants(self._link, self.user, wanted, deadline, self.patience_s)
+        grants = Grants(link, self.user, wanted, deadline, self.patience_s)
         attempts = 0
         last: Optional[Exception] = None
         while attempts < max_retry:
@@ -407,7 +420,34 @@ class TrackerSession:
         wire.check_key(key)
         deadline = Deadline(wait_timeout, f"waiting for a device {key!r}", "wait_timeout")
         wanted = Wanted(key, priority, session_timeout, wait_for_key)
-        return Grants(self._link, self.user, wanted, deadline, self.patience_s).next()
+        with self._links.one() as link:
+            return Grants(link, self.user, wanted, deadline, self.patience_s).next()
+
+
+def _kind(link: TrackerLink) -> str:
+    """Whose tracker is at the other end; asked once for each connection."""
+    if not link.kind:
+        is_ours, _ = _ask_twice(link, wire.greet(), wire.parse_welcome)
+        link.kind = "tvmrpc" if is_ours else "tvm"
+    return link.kind
+
+
+def _ask_twice(link: TrackerLink, frame: bytes, parse: Callable[[Any], T]) -> T:
+    """Asks again, on a new connection, if the tracker was restarted since it was last asked."""
+    try:
+        return _reply(link, frame, parse)
+    except ConnectError:
+        raise
+    except ConnectionLostError:
+        return _reply(link, frame, parse)
+
+
+def _reply(link: TrackerLink, frame: bytes, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(link.ask(frame))
+    except BaseException:  # what is left of the reply would be taken for the next one
+        link.drop()
+        raise
 
 
 def _check_retries(max_retry: int) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import math
 import socket
 import time
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 from .. import network
 from ..errors import ConnectError, ConnectionLostError, DeadlineError, TrackerError
@@ -210,6 +210,64 @@ class TrackerLink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+class Links:
+    """The connections of one session with a tracker: one for each who asks at the same time.
+
+    On one connection, answers are told apart by their order only. So that threads may share a
+    session, each has a connection for itself until it has its answer.
+
+    Args:
+        address, timeout: as for `TrackerLink`.
+
+    Attributes:
+        name: the address as people write it.
+        is_closed: whether nothing can be asked any more.
+    """
+
+    def __init__(self, address: Tuple[str, int], timeout: float) -> None:
+        self.name = network.format_address(*address)
+        self.is_closed = False
+        self._address = address
+        self._timeout = timeout
+        self._idle: List[TrackerLink] = []
+        self._used: List[TrackerLink] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return any(link.is_open for link in [*self._idle, *self._used])
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[TrackerLink]:
+        """A connection that nobody else uses meanwhile; one is kept for later.
+
+        The steps on the lists are such that Python does each of them at once, for all threads.
+        """
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            link = TrackerLink(self._address, self._timeout)
+        self._used.append(link)
+        try:
+            if self.is_closed:
+                link.close()
+            yield link
+        finally:
+            self._used.remove(link)
+            if self.is_closed or self._idle:
+                link.close()
+            else:
+                self._idle.append(link)
+
+    def close(self) -> None:
+        """Close the connections for good, and end what other threads wait for; may be repeated."""
+        self.is_closed = True
+        for link in list(self._used):
+            link.abandon()
+        while self._idle:
+            self._idle.pop().close()
 
 
 def _limit(connection: socket.socket, deadline: Deadline) -> None:

@@ -6,7 +6,7 @@ from typing import IO, TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
 from ..arguments import Argument, command_line, listening, seconds, tracker_to
 from ..background import Program, RunningProgram, check_supported
-from ..network import LOOPBACK
+from ..network import LOOPBACK, format_address
 
 if TYPE_CHECKING:
     import socket
@@ -89,4 +89,6 @@ class Proxy(RunningProgram):
         check_supported({name: given[name] for name in _SUPPORTED}, _SUPPORTED)
         line = command_line(ARGUMENTS, given)
         program = Program("pytest_tvmrpc.exec.rpc_proxy", line, listener=listener, log=log)
-        super().__init__(program, host if listener is None else listener.getsockname()[0])
+        address = host if listener is None else listener.getsockname()[0]
+        details = [] if tracker_addr is None else [f"tracker {format_address(*tracker_addr)}"]
+        super().__init__(program, address, details)

@@ -6,9 +6,9 @@ from typing import IO, Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from ..arguments import command_line
 from ..background import Program, RunningProgram
-from ..network import LOOPBACK
+from ..network import LOOPBACK, format_address
 from .callback import write
-from .config import ARGUMENTS, configure
+from .config import ARGUMENTS, ServerConfig, configure
 
 
 class Server(RunningProgram):
@@ -73,9 +73,16 @@ class Server(RunningProgram):
         idle_timeout: float = 3600.0,
     ) -> None:
         given = dict(locals())  # by the names that the rows have for them
-        configure(given)  # what cannot work is refused here
+        config = configure(given)  # what cannot work is refused here
         line = command_line(ARGUMENTS, given)
-        super().__init__(_start(line, server_init_callback, log), host)
+        super().__init__(_start(line, server_init_callback, log), host, _details(config))
+
+
+def _details(config: ServerConfig) -> List[str]:
+    details = [f"key {config.key!r}"] if config.key else []
+    if config.tracker is not None:
+        details.append(f"tracker {format_address(*config.tracker)}")
+    return [*details, "at a proxy"] if config.is_proxy else details
 
 
 def _start(

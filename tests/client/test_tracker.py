@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -170,11 +170,14 @@ class Device:
 
 
 class Puts:
-    """Something that offers addresses to the tracker, and nothing behind them."""
+    """Something that offers addresses to the tracker, and nothing behind them.
+
+    It is not at one of them by its own account: a server that is there has its place.
+    """
 
     def __init__(self, tracker: Tracker, key: str, ports: Sequence[int]) -> None:
         self.connection = socket.create_connection((tracker.host, tracker.port), 10)
-        words = wire.MAGIC + wire.update_info(key, ports[0])
+        words = wire.MAGIC + wire.update_info(key, 9)
         for port in ports:
             words += wire.put(key, port, wire.make_match_key(key, os.urandom(8)))
         self.connection.sendall(words)
@@ -830,3 +833,94 @@ def test_a_loss_that_the_server_reports(tracker: Tracker, through_a_hop: bool) -
             client.request_and_run(key, func, session_constructor_args=constructor)
     assert isinstance(caught.value, TrackerError if through_a_hop else RemoteError)
     assert len(runs) == (2 if through_a_hop else 1)
+
+
+# --- threads ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="farm_of_two", scope="module")
+def _farm_of_two() -> Iterator[Tuple[str, int]]:
+    """The address of a tracker that has two servers, with a key each."""
+    with contextlib.ExitStack() as stack:
+        tracker = stack.enter_context(rpc.Tracker(port=0, silent=True))
+        address = (tracker.host, tracker.port)
+        for key in ("busy", "spare"):
+            stack.enter_context(rpc.Server(port=0, tracker_addr=address, key=key, silent=True))
+        yield address
+
+
+def test_threads_may_share_it(farm_of_two: Tuple[str, int], deadline_s: float) -> None:
+    """Each gets the answer to its own question, while one of them waits for a device."""
+    failures: List[BaseException] = []
+    turns: List[str] = []
+
+    def ask(work: Callable[[], object]) -> None:
+        try:
+            for _ in range(20):
+                work()
+        except BaseException as error:
+            failures.append(error)
+
+    def check_summary() -> None:
+        assert set(client.summary()["queue_info"]) == {"busy", "spare"}
+
+    def check_who() -> None:
+        assert {server.key for server in client.who().servers} == {"busy", "spare"}
+
+    def check_spare() -> None:
+        with client.request("spare", wait_timeout=deadline_s) as remote:
+            assert remote.key == "spare"
+
+    def wait_for_turn() -> None:
+        with client.request("busy", wait_timeout=deadline_s) as remote:
+            turns.append(remote.key)
+
+    with connect_tracker(*farm_of_two, timeout=deadline_s) as client:
+        with client.request("busy"):
+            waiting = threading.Thread(target=wait_for_turn)
+            waiting.start()
+            threads = [
+                threading.Thread(target=ask, args=(work,))
+                for work in 2 * [check_summary, check_who, check_spare]
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(deadline_s)
+            assert not any(thread.is_alive() for thread in threads)
+            assert turns == []
+        waiting.join(deadline_s)
+    assert failures == []
+    assert turns == ["busy"]
+
+
+def test_closing_it_ends_what_others_wait_for(
+    farm_of_two: Tuple[str, int], deadline_s: float, wait_until: Callable[..., None]
+) -> None:
+    """They get a `TrackerError`, and so does whoever asks later."""
+    raised: List[BaseException] = []
+    client = connect_tracker(*farm_of_two)
+
+    def wait() -> None:
+        try:
+            client.request("busy", wait_timeout=deadline_s)
+        except BaseException as error:
+            raised.append(error)
+
+    with client.request("busy"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: client.summary()["queue_info"]["busy"]["pending"], "it waits")
+        client.close()
+        thread.join(deadline_s)
+    assert [type(error) for error in raised] == [TrackerError]
+    with pytest.raises(TrackerError, match="was closed"):
+        client.summary()
+
+
+def test_what_it_looks_like(farm_of_two: Tuple[str, int]) -> None:
+    """Its tracker, who asks, and whether it is closed."""
+    name = f"127.0.0.1:{farm_of_two[1]}"
+    with connect_tracker(*farm_of_two, user="ada@desk") as client:
+        assert repr(client) == f"<TrackerSession {name}, user 'ada@desk'>"
+    assert repr(client) == f"<TrackerSession {name}, closed>"
