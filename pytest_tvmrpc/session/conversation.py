@@ -35,7 +35,6 @@ from ..errors import (
     RemoteProtocolError,
     RPCError,
     RPCSessionTimeoutError,
-    SessionCrashedError,
     remote_error,
 )
 from ..owners import not_copied
@@ -45,7 +44,7 @@ from ..protocol.packets import SHUTDOWN
 from ..protocol.requests import STEPS, State, code_name, illegal
 from .channel import Meter
 from .incoming import Incoming
-from .later import COPYING, MOST, Later, Owed, Owing, Pending, goes_behind
+from .later import COPYING, ENDS, MOST, Later, Owed, Owing, Pending, goes_behind
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
@@ -62,6 +61,8 @@ _CODE_AT = 8
 
 _UNSENT = 16 * 1024
 """Bytes of a pipeline's calls that go out together."""
+
+_EXITING = "the interpreter ends"
 
 clock = time.perf_counter
 
@@ -312,13 +313,19 @@ class Conversation:
         """Says Shutdown and ends the session. May be called twice.
 
         A call that another thread waits for ends, too, and so does one that this thread is within.
+        But at the end of the interpreter, daemon threads are not to be told of it: a server of ours
+        then just sees the connection close, and one of TVM's has a moment to answer.
         """
         self._is_leaving = True
         if self._is_mine():
             self.channel.interrupt()
             self.end(because)
             return
-        if not self._lock.acquire(blocking=False):
+        if not threading.main_thread().is_alive():
+            because = _EXITING
+            if not self._lock.acquire(timeout=0 if self.is_ours else _GOODBYE_S):
+                return
+        elif not self._lock.acquire(blocking=False):
             self.channel.interrupt()
             if not self._lock.acquire(timeout=_GOODBYE_S):
                 return
@@ -550,7 +557,7 @@ class Conversation:
         while True:
             try:
                 self.expect(RETURN, doing)
-            except (RPCSessionTimeoutError, SessionCrashedError) as error:
+            except ENDS as error:
                 return error
             except RemoteError:
                 continue  # of a request that was answered before
@@ -583,6 +590,8 @@ class Conversation:
 
 def _refuse(peer: str, because: str, packet: object = None) -> NoReturn:
     """What sending is once the session is over."""
+    if because == _EXITING and threading.current_thread().daemon:
+        raise SystemExit  # which ends a thread without a word
     raise ConnectionLostError(f"the session with {peer} is over: {because}")
 
 

@@ -22,7 +22,7 @@ MOST = 64
 """Requests that wait, or answers that are owed: 64 of 20 bytes fit any socket's buffer."""
 
 
-_ENDS = (RPCSessionTimeoutError, SessionCrashedError, SessionKickedError)
+ENDS = (RPCSessionTimeoutError, SessionCrashedError, SessionKickedError)
 """What ends a session by its own name, and is told to every call that waits."""
 
 
@@ -147,7 +147,7 @@ class Owing:
         self.pipelined = 0
         for owed in self.queue:
             if isinstance(owed, Pending) and not owed.is_done:
-                if isinstance(error, _ENDS):
+                if isinstance(error, ENDS):
                     owed.fail(type(error)(str(error)))
                 else:
                     owed.fail(

@@ -106,3 +106,43 @@ def test_an_exception_ends_the_script(
     processes = [Path(f"/proc/{pid}") for pid in done.stdout.split()]
     assert processes
     wait_until(lambda: not any(map(Path.exists, processes)), "all that it started has ended")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        "while True: add_one(1)",
+        "remote.get_function('testing.sleep')(60)",
+        "while True: remote.cpu(0).sync()",
+        "while True: farm.summary()",
+    ],
+)
+def test_a_daemon_thread_that_calls(work: str, deadline_s: float) -> None:
+    """It goes as daemon threads do: without a word, and nobody waits for it."""
+    script = f"""
+import sys, threading
+sys.path.append({FOLDER!r})
+from pytest_tvmrpc import rpc
+tracker = rpc.Tracker(port=0, silent=True)
+address = (tracker.host, tracker.port)
+server = rpc.Server(port=0, tracker_addr=address, key="k", silent=True)
+farm = rpc.connect_tracker(*address)
+remote = farm.request("k")
+add_one = remote.get_function("rpc.test.addone")
+begun = threading.Barrier(5)
+def run():
+    begun.wait()
+    {work}
+for _ in range(4):
+    threading.Thread(target=run, daemon=True).start()
+begun.wait()
+raise ValueError("of the script")
+"""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=deadline_s
+    )
+    assert done.stderr.splitlines()[-1] == "ValueError: of the script"
+    assert done.stderr.count("Traceback") == 1
+    assert (done.returncode, done.stdout) == (1, "")
+    assert time.monotonic() - started < deadline_s / 2
