@@ -16,6 +16,7 @@ from ..server import libraries
 from ..server.config import ARGUMENTS, configure
 from ..server.directory import check_directories
 from ..server.supervisor import Supervisor
+from ..session.copies import leave_if_copied
 from .console import print_address, print_line
 from .program import listening_parser, open_listener
 
@@ -98,9 +99,12 @@ def _prepare(config: ServerConfig, report: Callable[[str], None]) -> None:
     if config.callback_fd is not None and not config.no_fork:
         from ..server.callback import call
 
+        process = os.getpid()
         try:
             call(config.callback_fd)
+            leave_if_copied(process)
         except Exception as error:  # the user's; it is the reason why there is no server
+            leave_if_copied(process)
             raise StartError(
                 f"server_init_callback raised {type(error).__name__}: {error}"
             ) from error

@@ -13,6 +13,7 @@ import time
 from typing import List, Sequence, Tuple, Union
 
 from ..errors import LibraryError
+from ..session.copies import leave_if_copied
 from .forking import fork_child
 
 _CHECK_S = 10.0
@@ -86,9 +87,12 @@ def check(libraries: Sequence[str]) -> None:
 
 def _load_and_tell(libraries: Sequence[str], writer: int) -> None:
     signal.alarm(int(_CHECK_S) + 1)  # also when nobody is left to end it
+    process = os.getpid()
     try:
         load(libraries)
+        leave_if_copied(process)
     except Exception as error:  # to be raised in the parent, whatever it is
+        leave_if_copied(process)
         os.write(writer, str(error).encode()[:_TEXT_NBYTES] or b"?")
     else:
         os.write(writer, b"+")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple, NoReturn, Optional, Tupl
 from .. import network
 from ..errors import ConnectionLostError
 from ..protocol import dialect, packets
+from ..session.copies import leave_if_copied
 from ..session.serving import Progress, describe
 from .directory import remove_directory
 from .strays import bear, kill_all
@@ -140,7 +141,7 @@ def _use_streams(output: int) -> None:
 
 def run_and_exit(serve: Callable[[], None], start: Start) -> NoReturn:
     """Serves, and ends the process without what an interpreter does at its end."""
-    status = 1
+    process, status = os.getpid(), 1
     try:
         serve()
         # Whatever was cut short, it is no exit() in a request, nor one of a thread.
@@ -149,10 +150,12 @@ def run_and_exit(serve: Callable[[], None], start: Start) -> NoReturn:
             start.shared[STAGE] = Stage.ENDED
         status = 0
     except BaseException:  # of the child alone: it is told, and the child ends with status 1
+        leave_if_copied(process)
         import traceback
 
         traceback.print_exc()
     finally:
+        leave_if_copied(process)
         flush()
         if os.getppid() != start.parent:
             _clean_up(start)  # the thread of `_die_with` may not come so far
@@ -247,9 +250,12 @@ def serve_session(start: Start, plan: Plan) -> None:
     idle_s = plan.idle_s or None
     opening_s = min(plan.handshake_s, plan.idle_s or plan.handshake_s)
     network.set_kernel_timeouts(connection, opening_s, plan.send_s)
+    process = os.getpid()
     try:
         _prepare(plan)
+        leave_if_copied(process)
     except Exception as error:  # whatever it was, the client shall know why there is no session
+        leave_if_copied(process)
         tell(connection, shared, describe(error))
         raise
     shared[STAGE] = Stage.SERVING

@@ -28,6 +28,7 @@ from ..protocol.requests import (
     step_of,
 )
 from ..protocol.values import ByteSource
+from .copies import leave, make_mark
 from .incoming import Incoming
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Server:
         self._is_dialect_known = False
         self._state = State.OPENED
         self._quick: Set[int] = set()
+        self._mark = make_mark()
         self._settled: Dict[int, Callable[[int, int], Answer]] = {}
         """The handlers, once the session is open and the dialect known: no checks are needed."""
         self._serve_from(session)
@@ -214,6 +216,7 @@ class Server:
         closed, between two packets.
         """
         reader, settled, progress = self._reader, self._settled, self._progress
+        mark = self._mark
         room, view = reader.room(), reader.view
         progress[0] = 0
         received = recv_into(room)
@@ -226,6 +229,8 @@ class Server:
                 answer = method(12, received)
             except (Exception, SystemExit) as error:
                 answer = packets.exception(self._dialect, describe(error))
+            if not mark[0]:
+                leave()
             if not isinstance(answer, bytes):
                 self._send(answer)
             elif len(answer) > _SHORT:
@@ -251,10 +256,14 @@ class Server:
             if step is not None and step.refusal:
                 raise RemoteProtocolError(step.refusal)
             answer = self._methods[code](start, end)
+            if not self._mark[0]:
+                leave()
             if step is not None and step.state is not self._state:
                 self._enter(step.state)
             return answer
         except (Exception, SystemExit) as error:  # whatever a request raises is its answer
+            if not self._mark[0]:
+                leave()
             if incoming.is_broken:
                 raise StreamBrokenError(str(error)) from None
             refusal = packets.exception(self._dialect, describe(error))

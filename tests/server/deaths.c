@@ -186,3 +186,29 @@ static int start_thread(void* (*run)(void*)) {
 FUNCTION(segfault_in_a_thread) { return start_thread(segfault_later); }
 
 FUNCTION(exit_in_a_thread) { return start_thread(exit_later); }
+
+/* Functions of which two processes return: an exec that failed, and nobody thought of it. */
+static int fork_and_return(void) {
+  pid_t child = fork();
+  if (child == 0) execl("/nowhere/to/be/found", "found", (char*)0);
+  if (child > 0) usleep(10000); /* so that the child is first */
+  return child < 0;
+}
+
+FUNCTION(fork_and_return) {
+  if (fork_and_return()) return -1;
+  return give(result, 41);
+}
+
+FUNCTION(fork_and_fail) {
+  fork_and_return();
+  return -1;
+}
+
+#ifdef WITH_A_CONSTRUCTOR_THAT_FORKS
+__attribute__((constructor)) static void loaded(void) { fork_and_return(); }
+#endif
+
+#ifdef WITH_A_DESTRUCTOR_THAT_FORKS
+__attribute__((destructor)) static void unloaded(void) { fork_and_return(); }
+#endif

@@ -436,6 +436,43 @@ def test_what_shadows_a_module_of_the_callback(
     assert done.stdout == "the caller's\n"
 
 
+@pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
+@pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
+def test_a_callback_of_which_two_processes_return(
+    start_server: Any, tmp_path: Path, wait_until: WaitUntil, no_fork: bool, fails: bool
+) -> None:
+    """There is one server, and one session, all the same."""
+    child = tmp_path / "child"
+
+    def fork() -> None:
+        pid = os.fork()
+        if pid:
+            child.write_text(str(pid))
+        elif fails:
+            raise OSError("exec failed")
+
+    server = start_server(server_init_callback=fork, no_fork=no_fork)
+    for _ in range(2):
+        with server.connect() as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+    stat = Path(f"/proc/{child.read_text()}/stat")
+    wait_until(lambda: not stat.exists() or " Z " in stat.read_text(), "the child has ended")
+    assert server.serves()
+
+
+def test_a_library_of_which_two_processes_return(
+    start_server: Any, tmp_path: Path, deaths: str
+) -> None:
+    """Its constructor forks as the server tries it, and in each session."""
+    source = str(Path(__file__).parent / "deaths.c")
+    options = ["-Wno-unused", "-pthread", "-DWITH_A_CONSTRUCTOR_THAT_FORKS"]
+    path = compile_library(source, tmp_path / "forks.so", options=options)
+    server = start_server(load_library=[path])
+    for _ in range(2):
+        with server.load(deaths).session as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+
+
 def test_a_callback_that_raises(start_server: Any) -> None:
     """Its text is why there is no server; with an interpreter for each session, each is told."""
 

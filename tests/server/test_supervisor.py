@@ -26,6 +26,7 @@ from pytest_tvmrpc.errors import (
     ConnectionLostError,
     DeadlineError,
     KeyMismatchError,
+    RemoteError,
     RPCSessionTimeoutError,
     SessionCrashedError,
     StartError,
@@ -445,6 +446,45 @@ def test_a_library_that_does_not_return_when_it_is_loaded(
         )
     assert server.serves()
     wait_until(lambda: server.is_at_rest, "nothing is left of the session")
+
+
+@pytest.mark.parametrize("kind", ["calls", "failures", "a pipeline", "an evaluator", "a library"])
+def test_a_kernel_of_which_two_processes_return(
+    server: Any, deaths: str, tmp_path: Path, wait_until: WaitUntil, kind: str
+) -> None:
+    """It forked, and the child's exec failed: that child is gone, and each answer is its own."""
+    module = server.load(deaths)
+    remote, fork = module.session, module["fork_and_return"]
+    if kind == "calls":
+        assert [fork() for _ in range(3)] == [41] * 3
+    elif kind == "failures":
+        for _ in range(3):
+            with pytest.raises(RemoteError):
+                module["fork_and_fail"]()
+    elif kind == "a pipeline":
+        with remote.pipeline() as pipeline:
+            results = [pipeline.call(fork) for _ in range(5)]
+        assert [result.result() for result in results] == [41] * 5
+    elif kind == "an evaluator":
+        evaluator = module.time_evaluator("fork_and_return", remote.cpu(0), number=3, repeat=2)
+        assert len(evaluator().results) == 2
+    else:
+        source = str(Path(__file__).parent / "deaths.c")
+        options = ["-Wno-unused", "-pthread", "-DWITH_A_CONSTRUCTOR_THAT_FORKS"]
+        remote.upload(compile_library(source, tmp_path / "forks.so", options=options))
+        assert remote.load_module("forks.so")["one"]() == 1
+    add_one = remote.get_function("rpc.test.addone")
+    assert [add_one(number) for number in range(50)] == list(range(1, 51))
+    assert module["one"]() == 1
+    process = Path(f"/proc/{module['process']()}")
+    children = process / "task" / process.name / "children"
+    states = [Path(f"/proc/{pid}/stat") for pid in children.read_text().split()]
+    wait_until(
+        lambda: all(path.read_text().rpartition(")")[2].split()[0] == "Z" for path in states),
+        "the children have ended",
+    )
+    remote.close()
+    assert server.serves()
 
 
 def test_an_interrupted_client(server: Any, deaths: str, wait_until: WaitUntil) -> None:
