@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 import random
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pytest_tvmrpc import dlpack
 from pytest_tvmrpc.dlpack import (
     DEVICE_TYPES,
     ArgTypeCode,
@@ -82,7 +88,18 @@ def test_bits_may_be_left_out(text, meant):
         "float32x0",
         "float32x65536",
         "floaty",
-        "bool8",
+        "bool8x",
+        "complex",
+        "custom[200]",
+        "custom[myfloat]32",
+        "float32x32768",
+        "float32xvscalex0",
+        "float32xvscalex32769",
+        "float32xvscalex",
+        "x4",
+        "int8x4x2",
+        "int-8",
+        "float16x-4",
         "float8_e9m9",
         "Float32",
         " float32",
@@ -98,12 +115,163 @@ def test_text_of_no_data_type(text):
         DataType(text)
 
 
+OTHER_SPELLINGS = [
+    ("float", "float32"),
+    ("bfloat", "bfloat16"),
+    ("uintx2", "uint32x2"),
+    ("bool8", "bool"),
+    ("handle64", "handle"),
+    ("int08x04", "int8x4"),
+    ("float64x1", "float64"),
+    ("e4m3_float8x4", "float8_e4m3fnx4"),
+    ("e5m2_float8", "float8_e5m2"),
+    ("", "void"),
+]
+
+
+@pytest.mark.parametrize(("text", "meant"), OTHER_SPELLINGS)
+def test_other_spellings(text, meant):
+    """Of other versions of TVM, and with what may be left out; the text is always the same."""
+    assert str(DataType(text)) == meant
+    assert DataType(text) == DataType(meant) == meant
+
+
+def test_data_type_is_a_text():
+    """Wherever a text can be, the type can; a NumPy type is a text of one, too."""
+    dtype = DataType("float32")
+    assert isinstance(dtype, str)
+    assert "a tensor of " + dtype == f"a tensor of {dtype}" == "a tensor of float32"
+    assert dtype.startswith("float")
+    numpy = pytest.importorskip("numpy")
+    for text in ("float32", "int8", "uint64", "bool", "complex64"):
+        assert numpy.dtype(DataType(text)) == numpy.dtype(text)
+        assert DataType(numpy.dtype(text)) == text
+        assert numpy.zeros(2, DataType(text)).dtype == text
+    for text in ("handle", "float32x4", "float32xvscalex4"):
+        with pytest.raises(TypeError, match="not understood"):
+            numpy.dtype(DataType(text))
+
+
+@pytest.mark.parametrize("text", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_numpy_knows_the_names_of_ml_dtypes(text):
+    """Without anybody's import of that package."""
+    pytest.importorskip("ml_dtypes")
+    folder = str(Path(dlpack.__file__).parents[1])
+    script = (
+        f"import sys; sys.path.insert(0, {folder!r})\n"
+        "from pytest_tvmrpc.dlpack import DataType\n"
+        f"DataType({text!r})\n"
+        "assert 'ml_dtypes' not in sys.modules\n"
+        "import numpy\n"
+        f"assert numpy.dtype(DataType({text!r})).name == {text!r}\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+PROPERTIES = {
+    "float32": "is_float",
+    "float16": "is_float is_float16",
+    "bfloat16x2": "is_float is_bfloat16 is_vector",
+    "float8_e8m0fnu": "is_float",
+    "float4_e2m1fnx2": "is_float is_vector",
+    "int4": "is_int is_integer",
+    "uint8": "is_uint is_integer",
+    "bool": "is_bool",
+    "uint1": "is_bool",
+    "handle": "is_handle",
+    "complex64": "",
+    "void": "",
+    "custom[200]8": "",
+    "int8xvscalex4": "is_int is_integer is_vector is_scalable",
+}
+
+
+@pytest.mark.parametrize(("text", "true"), PROPERTIES.items())
+def test_properties_of_data_types(text, true):
+    """What kind of elements it has: is_bool, is_int, is_uint, is_integer, is_float, and so on."""
+    dtype = DataType(text)
+    names = [name for name in dir(DataType) if name.startswith("is_")]
+    names = [name for name in names if isinstance(getattr(DataType, name), property)]
+    assert {name for name in names if getattr(dtype, name)} == set(true.split())
+    assert dtype.type_code == dtype.code
+
+
+def test_lanes_can_be_changed():
+    """with_lanes makes a vector of an element and the other way round."""
+    assert DataType("float32").with_lanes(4) == "float32x4"
+    assert DataType("float4_e2m1fnx2").with_lanes(1) == "float4_e2m1fn"
+    for lanes in (0, -1, 2**15):
+        with pytest.raises(ValueError, match=f"a vector of {lanes} lanes"):
+            DataType("int8").with_lanes(lanes)
+    with pytest.raises(TypeError):
+        DataType("int8").with_lanes(2.5)
+
+
+def test_vectors_of_unknown_length():
+    """TVM counts their lanes from 2**16 downwards; nobody knows their size: no tensor has one."""
+    dtype = DataType("float32xvscalex4")
+    assert (dtype.lanes, str(dtype)) == (65532, "float32xvscalex4")
+    assert dtype.is_scalable
+    with pytest.raises(ValueError, match="known to the processor"):
+        _ = dtype.itemsize
+    with pytest.raises(ValueError, match="no size"):
+        checked_shape((2,), dtype)
+
+
+def test_data_types_from_their_numbers():
+    """from_dlpack_data_type takes what a DLDataType can hold, and is_dtype says what has a text."""
+    assert DataType.from_dlpack_data_type((2, 16, 3)) == "float16x3"
+    for numbers in ((-1, 8, 1), (256, 8, 1), (0, 256, 1), (0, 8, 65536), (0, -8, 1), (0, 8)):
+        with pytest.raises(ValueError):
+            DataType.from_dlpack_data_type(numbers)
+    assert DataType.is_dtype("int8")
+    assert DataType.is_dtype(DataType("int8"))
+    for other in ("floaty", 8, None, ">i4"):
+        assert not DataType.is_dtype(other)
+
+
+@given(code=st.integers(0, 255), bits=st.integers(1, 255), lanes=st.integers(1, 65535))
+def test_every_type_has_a_text_of_its_own(code, bits, lanes):
+    """And comes back from it, as from a pickle; those that TVM never had are the exception."""
+    dtype = DataType.of(code, bits, lanes)
+    text = str(dtype)
+    assert pickle.loads(pickle.dumps(dtype)) == dtype
+    assert (str(copy.deepcopy(dtype)), dtype.code, dtype.bits, dtype.lanes) == (
+        text,
+        code,
+        bits,
+        lanes,
+    )
+    if (code, bits) == (DataTypeCode.UINT, 1):
+        assert text.startswith("bool")  # its text is that of today's bool
+    elif not text.startswith("custom") or code >= 129:
+        assert DataType(text) == dtype
+
+
+@given(
+    st.text(max_size=30)
+    | st.from_regex(r"(u?int|b?float|bool|handle|custom\[\d*\])?\d*(_e\dm\d\w*)?(x(vscalex)?\d*)?")
+)
+def test_any_text_is_a_type_or_refused(text):
+    """Whatever a peer writes; what is a type keeps its text."""
+    try:
+        dtype = DataType(text)
+    except ValueError:
+        return
+    assert DataType(str(dtype)) == dtype
+    assert 0 <= dtype.code < 256
+    assert 0 <= dtype.bits < 256
+    assert 0 <= dtype.lanes < 65536
+
+
 def test_uint1_is_the_bool_of_old():
     """It is called bool, and is another type all the same."""
     old = DataType.of(DataTypeCode.UINT, 1)
     assert str(old) == "bool"
     assert old != DataType("bool")
     assert old == "bool"
+    assert DataType("uint1") == old
+    assert DataType("uint1x2").itemsize == 1
 
 
 LEGACY = [("bool", 1, 1), ("float8_e4m3fn", 6, 8), ("float8_e5m2x4", 7, 8)]
@@ -146,6 +314,12 @@ def test_numbers_of_the_codes():
         DataTypeCode.FLOAT4_E2M1FN,
     )
     assert small == tuple(range(6, 18))
+    assert small[1:] == (
+        *(DataTypeCode.Float8E3M4, DataTypeCode.Float8E4M3, DataTypeCode.Float8E4M3B11FNUZ),
+        *(DataTypeCode.Float8E4M3FN, DataTypeCode.Float8E4M3FNUZ, DataTypeCode.Float8E5M2),
+        *(DataTypeCode.Float8E5M2FNUZ, DataTypeCode.Float8E8M0FNU, DataTypeCode.Float6E2M3FN),
+        *(DataTypeCode.Float6E3M2FN, DataTypeCode.Float4E2M1FN),
+    )
     for code in small:
         assert DataType(code.name.lower()).code == code
 
@@ -265,12 +439,12 @@ SHAPES = [  # given, meant
 ]
 
 
-@pytest.mark.parametrize(("given", "meant"), SHAPES)
-def test_shapes(given, meant):
+@pytest.mark.parametrize(("shape", "meant"), SHAPES)
+def test_shapes(shape, meant):
     """Any sequence of integers, or one; plain ints come of it."""
-    shape = checked_shape(given)
-    assert shape == meant
-    assert {type(length) for length in shape} <= {int}
+    checked = checked_shape(shape)
+    assert checked == meant
+    assert {type(length) for length in checked} <= {int}
 
 
 def test_integers_of_numpy_are_lengths():
@@ -278,13 +452,13 @@ def test_integers_of_numpy_are_lengths():
     numpy = pytest.importorskip("numpy")
     for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
         kind = numpy.dtype(name).type
-        for given in ((kind(2), 3), numpy.array([2, 3], name), [numpy.array(2, name), 3]):
-            assert checked_shape(given) == (2, 3)
-            assert {type(length) for length in checked_shape(given)} == {int}
+        for shape in ((kind(2), 3), numpy.array([2, 3], name), [numpy.array(2, name), 3]):
+            assert checked_shape(shape) == (2, 3)
+            assert {type(length) for length in checked_shape(shape)} == {int}
         assert checked_shape(kind(4)) == checked_shape(numpy.array(4, name)) == (4,)
-    for given in ([numpy.float32(2)], [numpy.bool_(True)], [numpy.array([2])], numpy.ones(2)):
+    for shape in ([numpy.float32(2)], [numpy.bool_(True)], [numpy.array([2])], numpy.ones(2)):
         with pytest.raises(TypeError, match="lengths of a shape are integers"):
-            checked_shape(given)
+            checked_shape(shape)
 
 
 NO_SHAPES = [
@@ -293,16 +467,16 @@ NO_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("given", NO_SHAPES, ids=repr)
-def test_what_is_no_shape(given):
+@pytest.mark.parametrize("shape", NO_SHAPES, ids=repr)
+def test_what_is_no_shape(shape):
     """Nothing is rounded, and no text or truth is a number; the message shows what was given."""
     with pytest.raises(TypeError, match="shape") as refused:
-        checked_shape(given)
-    assert type(given).__name__ in str(refused.value) or "lengths" in str(refused.value)
+        checked_shape(shape)
+    assert type(shape).__name__ in str(refused.value) or "lengths" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("given", "dtype", "message"),
+    ("shape", "dtype", "message"),
     [
         ((-1,), None, "lengths are 0 or more"),
         ((0, -1), None, "lengths are 0 or more"),
@@ -321,10 +495,10 @@ def test_what_is_no_shape(given):
     ],
     ids=itertools.count(),
 )
-def test_shapes_that_cannot_be(given, dtype, message):
+def test_shapes_that_cannot_be(shape, dtype, message):
     """Negative, too large alone or together, too many: an error, without a tensor being tried."""
     with pytest.raises(ValueError, match=message) as refused:
-        checked_shape(given, None if dtype is None else DataType(dtype))
+        checked_shape(shape, None if dtype is None else DataType(dtype))
     assert len(str(refused.value)) < 500
 
 

@@ -169,7 +169,7 @@ def public_members(owner: type) -> List[str]:
         home = next(kind for kind in owner.__mro__ if name in vars(kind))
         if home.__module__ not in ("builtins", "enum"):
             found.append(name)
-    return found
+    return [*found, *(set(getattr(owner, "__members__", ())) - set(found))]  # other names, too
 
 
 def tests(text: str) -> List[Tuple[str, str]]:

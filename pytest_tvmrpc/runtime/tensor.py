@@ -90,9 +90,9 @@ class Tensor(Object):
         self.word = b""
 
     @property
-    def dtype(self) -> str:
-        """The element type as TVM writes it."""
-        return str(self.data_type)
+    def dtype(self) -> DataType:
+        """The element type, which is its text, too."""
+        return self.data_type
 
     @property
     def nbytes(self) -> int:
@@ -386,7 +386,7 @@ def _copy(source: Tensor, target: Tensor) -> None:
             "array shape do not match the shape of NDArray "
             f"{source.shape} {source.dtype} vs {target.shape} {target.dtype}"
         )
-    if source.dtype != target.dtype:  # their names: bool is one type under two numbers
+    if str(source.dtype) != str(target.dtype):  # their names: bool is one type under two numbers
         raise ValueError(
             f"a tensor of {source.dtype} cannot be copied to one of {target.dtype}; "
             "convert with target.copyfrom(source.numpy())"
