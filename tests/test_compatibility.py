@@ -95,7 +95,7 @@ DOCUMENTED_RUNTIME = {
 
 NOT_FOR_RUNTIME_USERS = {
     "Device": {"api"},
-    "Module": {"find_function", "make_evaluator"},
+    "Module": {"describe", "find_function", "has_own", "make_evaluator", "properties"},
     "PackedFunc": {"function"},
     "Tensor": {
         *("argument", "byte_offset", "data_type", "dltensor", "memory", "part", "record", "word"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .convert import convert, convert_to_object
     from .device.kinds import register_device_api, unregister_device_api
     from .function import PackedFunc
-    from .module import Module, load_module
+    from .module import Module, ModulePropertyMask, load_module
     from .object import Object, ObjectConvertible, ObjectGeneric, ShapeTuple, String
     from .parallel import num_threads
     from .params import (
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         register_global_func,
         remove_global_func,
     )
+    from .sources import load_static_library, module_from_source
+    from .system_library import system_lib
 
 __all__ = [
     "Array",
@@ -51,6 +53,7 @@ __all__ = [
     "IntImm",
     "Map",
     "Module",
+    "ModulePropertyMask",
     "NDArray",
     "Object",
     "ObjectConvertible",
@@ -71,6 +74,8 @@ __all__ = [
     "load_module",
     "load_param_dict",
     "load_param_dict_from_file",
+    "load_static_library",
+    "module_from_source",
     "nd",
     "num_threads",
     "numpyasarray",
@@ -81,6 +86,7 @@ __all__ = [
     "remove_global_func",
     "save_param_dict",
     "save_param_dict_to_file",
+    "system_lib",
     "tensor",
     "unregister_device_api",
 ]
@@ -96,6 +102,7 @@ _HOMES = {
     "Object": "object",
     "ObjectConvertible": "object",
     "ObjectGeneric": "object",
+    "ModulePropertyMask": "module",
     "PackedFunc": "function",
     "Scriptable": "constant",
     "ShapeTuple": "object",
@@ -108,6 +115,8 @@ _HOMES = {
     "load_module": "module",
     "load_param_dict": "params",
     "load_param_dict_from_file": "params",
+    "load_static_library": "sources",
+    "module_from_source": "sources",
     "num_threads": "parallel",
     "register_device_api": "device.kinds",
     "register_func": "registry",
@@ -116,6 +125,7 @@ _HOMES = {
     "save_param_dict": "params",
     "save_param_dict_to_file": "params",
     "unregister_device_api": "device.kinds",
+    "system_lib": "system_library",
 }
 
 if not TYPE_CHECKING:  # to which every name would be there

@@ -1,4 +1,4 @@
-"""Tar archives of object files and sources: unpacked into a folder. Compiles nothing.
+"""Tar archives of object files and sources: packed, and unpacked into a folder. Compiles nothing.
 
 Whoever made the archive is not trusted with names: nothing is made outside of the folder.
 """
@@ -6,7 +6,7 @@ Whoever made the archive is not trusted with names: nothing is made outside of t
 from __future__ import annotations
 
 import os
-from typing import IO, TYPE_CHECKING, List, Union, cast
+from typing import IO, TYPE_CHECKING, List, Sequence, Union, cast
 
 from ..errors import LibraryError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import gzip
     import tarfile
 
-__all__ = ["MAX_MEMBERS", "MAX_UNPACKED", "unpack"]
+__all__ = ["MAX_MEMBERS", "MAX_UNPACKED", "pack", "unpack"]
 
 MAX_MEMBERS = 4096
 
@@ -23,6 +23,35 @@ MAX_UNPACKED = 1 << 30
 
 _BLOCK = 1 << 20
 _HEADER = 512
+
+
+def pack(path: str, files: Sequence[str]) -> None:
+    """Make an archive of files by their own names; it appears whole or not at all.
+
+    Raises:
+        LibraryError: two of the files have one name.
+        OSError: a file cannot be read, or the archive not written.
+    """
+    import contextlib
+    import tarfile
+
+    names = [os.path.basename(file) for file in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LibraryError(
+            f"{path} cannot be made of two files called {twice[0]!r}; expected names that differ; "
+            "rename one"
+        )
+    partial = f"{path}.{os.getpid()}.part"
+    try:
+        with tarfile.open(partial, "w") as archive:
+            for file, name in zip(files, names):
+                archive.add(file, name, recursive=False)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
 
 
 def unpack(path: str, folder: str) -> List[str]:

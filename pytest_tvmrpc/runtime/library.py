@@ -5,13 +5,24 @@ What a call is, `calling` knows; what the library may call in turn, `context` do
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
 import re
 import struct
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from ..errors import LibraryError
 from . import elf, shim, system_library
@@ -22,7 +33,7 @@ from .conventions import ENTRY, PREFIX, Convention, plain_functions, why_not
 from .exchange import context_symbols
 from .imports import LIBRARY, entry_kinds, imported_modules
 from .legacy_calling import LegacyFunction
-from .module import Module
+from .module import Module, ModulePropertyMask, described
 
 if TYPE_CHECKING:
     from .function import PackedFunc
@@ -61,6 +72,7 @@ class LibraryModule(Module):
     """
 
     kind = "library"
+    properties = ModulePropertyMask.RUNNABLE | ModulePropertyMask.BINARY_SERIALIZABLE  # as in TVM
 
     def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
         super().__init__()
@@ -68,7 +80,7 @@ class LibraryModule(Module):
         self._file = _examine(self.path)
         self._plain = plain_functions(self._file.symbols if self._file is not None else ())
         with system_library.loading(self._plain.convention):
-            self._library = _open(self.path, self._file)
+            self._library, self._version = _open(self.path, self._file)
         take_error()  # of a constructor, which has nobody to tell
         self.missing_kinds = _missing_kinds(self.path, self._library, self._file)
         _fill_variables(self._library, self._file)
@@ -100,11 +112,11 @@ class LibraryModule(Module):
             )
         return found
 
-    def implements_function(self, name: str, query_imports: bool = False) -> bool:
-        """Whether `get_function` would find the name."""
-        if name in _OF_MODELS and self.missing_kinds and self._function(name) is None:
-            return False
-        return super().implements_function(name, query_imports)
+    def has_own(self, name: str) -> bool:
+        """Whether the library has a function of this name that can be called here."""
+        if name in _OF_MODELS and self.missing_kinds:
+            return self._function(name) is not None
+        return super().has_own(name)
 
     def function_names(self) -> List[str]:
         """The names of all functions, sorted; none where the file's format is not understood."""
@@ -149,8 +161,35 @@ class LibraryModule(Module):
         found = why_not(self._file.symbols, name) if self._file is not None else ""
         return f"; {self.path} {found}" if found else super()._hint(name)
 
+    def get_write_formats(self) -> Sequence[str]:
+        """That of the file: it can be copied."""
+        return [os.path.splitext(self.path)[1][1:] or "so"]
+
+    def write_to_file(self, file_name: Union[str, os.PathLike[str]], fmt: str = "") -> None:
+        """Copy the file that was loaded, byte for byte; its suffix does not matter.
+
+        Raises:
+            LibraryError: the file is gone or was replaced since it was loaded; or `fmt` is not its
+                format.
+            OSError: the new file cannot be written.
+        """
+        if fmt and fmt not in self.get_write_formats():
+            raise LibraryError(
+                f"{self.path} cannot be written in the format {fmt!r}; expected "
+                f"{self.get_write_formats()[0]!r}, as it is linked already"
+            )
+        copy_file(self.path, file_name, self._version)
+
+    def describe(self, what: str, name: str) -> Optional[str]:
+        """What the library's own function for this text returns, if it has one."""
+        address = _symbol(self._library, f"{PREFIX}_{what}_{name}") if name else 0
+        if not address:
+            return None
+        text = NativeFunction(address, f"{what} of {name}", owner=self)()
+        return text if isinstance(text, str) else None
+
     def __repr__(self) -> str:
-        return f"Module({self.kind}, {self.path})"
+        return described(self.kind, self.path, self.function_names())
 
 
 # ------------------------------------------------------------------------------------- opening
@@ -184,19 +223,45 @@ def _examine(path: str) -> Optional[elf.ElfFile]:
     return file
 
 
-def _open(path: str, file: Optional[elf.ElfFile]) -> ctypes.CDLL:
+def _version_of(path: str) -> _Version:
+    status = os.stat(path)
+    return _Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def copy_file(source: str, target: Union[str, os.PathLike[str]], version: _Version) -> None:
+    """Copy a file that is still the one that was loaded; the copy appears whole or not at all."""
+    import shutil
+
+    if os.path.exists(target) and os.path.samefile(source, target):
+        return
+    partial = f"{os.fspath(target)}.{os.getpid()}.part"
+    try:
+        if os.path.exists(source):
+            shutil.copy(source, partial)
+        if not os.path.exists(source) or _version_of(source) != version:
+            raise LibraryError(
+                f"{source} was replaced or removed since it was loaded; expected the file that is "
+                "in use, to copy it; load it again"
+            )
+        os.replace(partial, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
+
+
+def _open(path: str, file: Optional[elf.ElfFile]) -> Tuple[ctypes.CDLL, _Version]:
     folder = os.path.dirname(path)
     with _opening:
         try:
-            status = os.stat(path)
-            version = _Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            version = _version_of(path)
             if _is_stale(path, version):
-                return _open_copy(path, file, folder)
+                return _open_copy(path, file, folder), version
             library = shim.open_bound(path, file, folder)
         except OSError as error:
             raise _explained(path, file, str(error)) from error
         _opened[path] = _opened[version[:2]] = version
-        return library
+        return library, version
 
 
 def _is_stale(path: str, version: _Version) -> bool:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
+import json
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Union, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Sequence,
+    Union,
+    cast,
+)
 
 from ..errors import LibraryError
 from ..owners import not_copied
@@ -17,21 +30,52 @@ if TYPE_CHECKING:
     from .function import PackedFunc
     from .profiling import BenchmarkResult, Timing
 
-__all__ = ["LINKED", "Module", "load_module"]
+__all__ = ["LINKED", "Module", "ModulePropertyMask", "load_module"]
+
+Path = Union[str, "os.PathLike[str]"]
 
 _NAMES_SHOWN = 5
+
+
+class ModulePropertyMask(enum.IntFlag):
+    """What can be done with a module; the numbers are TVM's."""
+
+    BINARY_SERIALIZABLE = 1
+    """In TVM, that it can be a part of another library."""
+    RUNNABLE = 2
+    """It has functions to call."""
+    COMPILATION_EXPORTABLE = 4
+    """It is source or object code, for `Module.export_library`."""
+
+
+class Answer(int):
+    """Yes or no; TVM up to 0.20 has it as an attribute, later TVM as a method: both work."""
+
+    def __call__(self) -> bool:
+        return bool(self)
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
 
 
 @not_copied("export it and load the file there")
 class Module(Object):
     """A set of functions by name. This one has none of its own: kinds of modules have.
 
+    A function is ``module["name"]``, ``module.get_function("name")`` or ``module.name``, as long as
+    the module has no attribute of its own of this name. Modules are equal if they are the same one.
+
     Attributes:
-        kind: what the module is made of (``library``, ``rpc``).
+        kind: what the module is made of, as TVM calls it (``library``, ``c``, ``static_library``,
+            ``rpc``).
+        format: the suffix of the file in which its code is kept, as far as it has one.
+        properties: what can be done with it.
     """
 
     kind = "module"
     entry_name = "main"
+    format = ""
+    properties = ModulePropertyMask.RUNNABLE
 
     def __init__(self) -> None:
         self._imports: List[Module] = []
@@ -50,23 +94,58 @@ class Module(Object):
         return self.kind
 
     @property
-    def imported_modules(self) -> List[Module]:
+    def imports(self) -> List[Module]:
         """The modules in which this module's code looks up functions."""
         return list(self._imports)
+
+    @property
+    def imports_(self) -> List[Module]:
+        """Another name of `imports`, which TVM 0.27 has as well."""
+        return self.imports
+
+    @property
+    def imported_modules(self) -> List[Module]:
+        """The older name of `imports`."""
+        return self.imports
 
     def import_module(self, module: Module) -> None:
         """Let this module's code find the functions of another one.
 
         Raises:
+            TypeError: `module` is no module.
             ValueError: `module` imports this one already, by whatever way.
         """
-        if self in _reachable(module):
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"{self!r} cannot import a {type(module).__qualname__}; expected a module; "
+                "load it with load_module"
+            )
+        if self in reachable(module):
             raise ValueError(f"{self!r} cannot import {module!r}, which imports it already")
         self._imports.append(module)
 
+    def clear_imports(self) -> None:
+        """Let this module's code find no functions of other modules any more.
+
+        What it has looked up already, it keeps.
+        """
+        self._imports.clear()
+
     def implements_function(self, name: str, query_imports: bool = False) -> bool:
-        """Whether `get_function` would find the name."""
-        return self._find(name, query_imports) is not None
+        """Whether there is a function of this name; a module that is not linked cannot call it.
+
+        Args:
+            query_imports: look in the imported modules, too.
+        """
+        modules = reachable(self) if query_imports else [self]
+        return any(module.has_own(name) for module in modules)
+
+    def has_own(self, name: str) -> bool:
+        """Whether the module itself has a function of this name."""
+        return self.find_function(name) is not None
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.implements_function(name)
 
     def get_function(self, name: str, query_imports: bool = False) -> PackedFunc:
         """The function of this name.
@@ -88,6 +167,14 @@ class Module(Object):
         """The function called ``main``."""
         return self.get_function(self.entry_name)
 
+    def __getattr__(self, name: str) -> PackedFunc:
+        __tracebackhide__ = True
+        if name.startswith("_"):  # what Python and others look for, and no function's name
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name == "entry_func":  # which is there, and has raised
+            name = self.entry_name
+        return self.get_function(name)
+
     def __getitem__(self, name: str) -> PackedFunc:
         __tracebackhide__ = True
         if not isinstance(name, str):
@@ -96,6 +183,149 @@ class Module(Object):
 
     def __call__(self, *args: Any) -> Any:
         return self.entry_func(*args)
+
+    # Which one it is
+
+    def is_(self, other: object) -> bool:
+        """Another name of `same_as`."""
+        return self is other
+
+    @property
+    def id_(self) -> int:
+        """A number that no other module has as long as this one lives."""
+        return id(self)
+
+    # What it is made of
+
+    def get_property_mask(self) -> int:
+        """What can be done with the module, as the sum of `ModulePropertyMask`."""
+        return int(self.properties)
+
+    @property
+    def is_runnable(self) -> Answer:
+        """Whether it has functions to call."""
+        return self._answer(ModulePropertyMask.RUNNABLE)
+
+    @property
+    def is_binary_serializable(self) -> Answer:
+        """Whether TVM can make it a part of another library."""
+        return self._answer(ModulePropertyMask.BINARY_SERIALIZABLE)
+
+    @property
+    def is_compilation_exportable(self) -> Answer:
+        """Whether it is source or object code, which `export_library` links."""
+        return self._answer(ModulePropertyMask.COMPILATION_EXPORTABLE)
+
+    @property
+    def is_dso_exportable(self) -> Answer:
+        """The older name of `is_compilation_exportable`."""
+        return self.is_compilation_exportable
+
+    def _answer(self, wanted: ModulePropertyMask) -> Answer:
+        return Answer(bool(self.properties & wanted))
+
+    def get_write_formats(self) -> Sequence[str]:
+        """The formats in which `write_to_file` can write it."""
+        return [self.format] if self.format else []
+
+    def inspect_source(self, fmt: str = "") -> str:
+        """The source code of the module; empty where it has none.
+
+        Args:
+            fmt: the language, for modules that have several.
+        """
+        return ""
+
+    def get_source(self, fmt: str = "") -> str:
+        """The older name of `inspect_source`."""
+        return self.inspect_source(fmt)
+
+    def write_to_file(self, file_name: Path, fmt: str = "") -> None:
+        """Write the module's own code to a file, without the modules that it imports.
+
+        Args:
+            file_name: the file to make or replace.
+            fmt: one of `get_write_formats`; by default the one of the suffix.
+
+        Raises:
+            LibraryError: it cannot be written, or not in this format.
+        """
+        raise LibraryError(
+            f"{self!r} cannot be written to {os.fspath(file_name)}: it is no code of a file; "
+            "expected a library that was loaded, a source or an object file"
+        )
+
+    def save(self, file_name: Path, fmt: str = "") -> None:
+        """The older name of `write_to_file`."""
+        self.write_to_file(file_name, fmt)
+
+    def export_library(
+        self,
+        file_name: Path,
+        fcompile: Optional[Callable[..., Any]] = None,
+        addons: Optional[Sequence[str]] = None,
+        workspace_dir: Optional[Path] = None,
+        *,
+        fpack_imports: Optional[Callable[..., str]] = None,
+        **kwargs: Any,  # for fcompile, as in TVM
+    ) -> Any:
+        """Link the module and all that it imports into one library, or pack them as an archive.
+
+        All of them have to be source code (`module_from_source`) or object files
+        (`load_static_library`); a library that is linked already is copied by `save`.
+
+        Args:
+            file_name: the library to write; as ``.tar``, an archive to be linked where it is
+                loaded.
+            fcompile: what makes it, called as ``fcompile(file_name, files, **kwargs)``; by default
+                `toolchain.create_shared`, which takes ``options`` and ``cc``, so that a compiler
+                for another machine can be named.
+            addons: further files to be linked in.
+            workspace_dir: where the files for `fcompile` are made, and stay; by default a
+                temporary folder.
+            fpack_imports: called as TVM calls it when the module imports others, for one more
+                file: ``fpack_imports(module, is_system_lib, symbol_prefix, workspace_dir)``.
+
+        Returns:
+            What `fcompile` returns; None from the default.
+
+        Raises:
+            LibraryError: one of the modules cannot be linked; the message names it.
+            CompilerError: no compiler, or it refused.
+        """
+        from .exporting import export_library
+
+        return export_library(
+            self, file_name, fcompile, addons, workspace_dir, fpack_imports, kwargs
+        )
+
+    def get_function_metadata(
+        self, name: str, query_imports: bool = False
+    ) -> Optional[Dict[str, Any]]:
+        """What the compiler wrote down of a function, such as the types of its arguments.
+
+        Returns:
+            Its JSON object; None if there is no function of this name, or nothing of it.
+        """
+        text = self._described("metadata", name, query_imports)
+        return None if text is None else cast("Dict[str, Any]", json.loads(text))
+
+    def get_function_doc(self, name: str, query_imports: bool = False) -> Optional[str]:
+        """The documentation of a function that its library brings with it, or None."""
+        return self._described("doc", name, query_imports) or None
+
+    def _described(self, what: str, name: str, query_imports: bool) -> Optional[str]:
+        for module in reachable(self) if query_imports else [self]:
+            text = module.describe(what, name)
+            if text is not None:
+                return text
+        return None
+
+    def describe(self, what: str, name: str) -> Optional[str]:
+        """A text (``metadata`` or ``doc``) on one of the module's own functions, or None."""
+        return None
+
+    # Measuring
 
     def time_evaluator(
         self,
@@ -169,7 +399,7 @@ class Module(Object):
         function = self.find_function(name)
         if function is not None or not query_imports:
             return function
-        for module in _reachable(self)[1:]:
+        for module in reachable(self)[1:]:
             function = module.find_function(name)
             if function is not None:
                 return function
@@ -177,14 +407,23 @@ class Module(Object):
 
     def _hint(self, name: str) -> str:
         names = self.function_names()
-        if not names:
-            return ""
-        shown = ", ".join(repr(known) for known in names[:_NAMES_SHOWN])
-        rest = len(names) - _NAMES_SHOWN
-        return f"; it has {shown}" + (f" and {rest} more" if rest > 0 else "")
+        return f"; it has {_enumerated(map(repr, names))}" if names else ""
 
     def __repr__(self) -> str:
         return f"Module({self.kind}, {id(self):x})"
+
+
+def _enumerated(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    known = list(names)
+    rest = len(known) - _NAMES_SHOWN
+    return ", ".join(known[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def described(kind: str, what: str, names: Iterable[str]) -> str:
+    """A module for people: its kind, where it is from, and its first functions."""
+    functions = _enumerated(names)
+    return f"Module({kind}, {what}: {functions})" if functions else f"Module({kind}, {what})"
 
 
 LOADERS: Dict[str, str] = dict.fromkeys(
@@ -240,7 +479,7 @@ def _format(path: str) -> str:
     return parts[-1] if parts else ""
 
 
-def _reachable(root: Module) -> List[Module]:
+def reachable(root: Module) -> List[Module]:
     """A module and everything it imports, each once, nearest first."""
     found: List[Module] = [root]
     for module in found:  # grows while it is walked

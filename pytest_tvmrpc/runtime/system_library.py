@@ -13,7 +13,7 @@ from ..errors import LibraryError
 from .calling import NativeFunction
 from .conventions import ENTRY, PREFIX, Convention, is_reserved
 from .legacy_calling import LegacyFunction
-from .module import Module
+from .module import Module, described
 
 if TYPE_CHECKING:
     from .function import PackedFunc
@@ -32,14 +32,14 @@ class SystemLibrary(Module):
     What is registered later is found, too, and stays: code that registers is never unloaded.
     """
 
-    kind = "system_lib"
+    kind = "library"  # as in TVM
 
     def __init__(self, symbol_prefix: str = "") -> None:
         super().__init__()
         self.symbol_prefix = symbol_prefix
 
     def find_function(self, name: str) -> Optional[PackedFunc]:
-        """The function registered as ``__tvm_ffi_PREFIXNAME``, PREFIXNAME or NAME."""
+        """The function registered as ``__tvm_ffi_PREFIXNAME``, ``__tvm_ffi_NAME``, or without."""
         if name == ENTRY:
             return self._function(self.entry_name) or self._entry()
         found = self._function(name)
@@ -60,7 +60,7 @@ class SystemLibrary(Module):
         if is_reserved(name):
             return None
         full = self.symbol_prefix + name
-        prefixed = _symbols.get(PREFIX + full)
+        prefixed = _symbols.get(PREFIX + full) or _symbols.get(PREFIX + name)
         if prefixed is not None:
             return NativeFunction(prefixed.address, name)
         found = _symbols.get(full) or _symbols.get(name)
@@ -78,7 +78,7 @@ class SystemLibrary(Module):
         return self._function(ctypes.string_at(found.address).decode("utf-8", "replace"))
 
     def __repr__(self) -> str:
-        return f"Module({self.kind}, {self.symbol_prefix!r})"
+        return described("system_lib", repr(self.symbol_prefix), self.function_names())
 
 
 def system_lib(symbol_prefix: str = "") -> Module:

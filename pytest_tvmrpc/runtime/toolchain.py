@@ -11,7 +11,15 @@ from typing import IO, Dict, List, Optional, Sequence, Tuple, Union
 from ..errors import CompilerError, LibraryError
 from . import elf
 
-__all__ = ["SOURCES", "compile_library", "find_compiler", "include_dir", "link_library"]
+__all__ = [
+    "SOURCES",
+    "check_object",
+    "compile_library",
+    "create_shared",
+    "find_compiler",
+    "include_dir",
+    "link_library",
+]
 
 COMPILERS = ("gcc", "clang", "cc", "g++", "clang++", "c++")
 """What is looked for in PATH, in this order, when no variable names a compiler."""
@@ -89,6 +97,7 @@ def compile_library(
     options: Sequence[str] = (),
     compiler: Union[str, Sequence[str], None] = None,
     folder: Optional[Path] = None,
+    scratch: Optional[Path] = None,
 ) -> str:
     """Compile and link sources of C and C++ into a shared library; they find ``kernel.h``.
 
@@ -99,6 +108,7 @@ def compile_library(
         compiler: path or name, or a command in parts; what `find_compiler` finds by default.
         folder: where the compiler runs and has its temporary files; by default it runs in the
             working directory.
+        scratch: where it has its temporary files, wherever it runs.
 
     Returns:
         The path of the library.
@@ -119,7 +129,7 @@ def compile_library(
     if any(_suffix(name)[1:] in SOURCES for name in names):
         command += ["-I", include_dir()]  # behind the user's own, which come first
     try:
-        code, said, more = _run(command, folder)
+        code, said, more = _run(command, folder, scratch or folder)
         if code != 0 or not os.path.exists(made):
             raise CompilerError(_refusal(command, code, said, more))
         os.replace(made, target)
@@ -128,6 +138,29 @@ def compile_library(
             os.unlink(made)
         raise
     return target
+
+
+def create_shared(
+    output: str,
+    objects: Union[str, Sequence[str]],
+    options: Union[str, Sequence[str], None] = None,
+    cc: Optional[str] = None,
+    cwd: Optional[Path] = None,
+) -> None:
+    """What `Module.export_library` links with, under TVM's name and with its arguments.
+
+    Args:
+        output: the library to write.
+        objects: object files and sources.
+        options: for the compiler, at the end.
+        cc: the compiler, such as that for another machine.
+        cwd: the folder that it runs in.
+
+    Raises:
+        CompilerError: no compiler, or it refused.
+    """
+    words = [options] if isinstance(options, str) else list(options or ())
+    compile_library(objects, output, options=words, compiler=cc, folder=cwd)
 
 
 def link_library(
@@ -178,7 +211,7 @@ def link_library(
             os.symlink(source, files[0])
         for file in files:
             if _suffix(file) == ".o":
-                _check_object(file)
+                check_object(file)
         return compile_library(files, target, options=["-lm"], compiler=compiler, folder=own)
 
 
@@ -200,8 +233,14 @@ def _without_compiler(path: str, error: CompilerError) -> str:
     )
 
 
-def _check_object(path: str) -> None:
-    """A linker takes text for a script of its own, and hardly says what is wrong with the rest."""
+def check_object(path: str) -> None:
+    """See that a file is an object file for this machine.
+
+    A linker takes text for a script of its own, and hardly says what is wrong with the rest.
+
+    Raises:
+        LibraryError: it is none, or one for another machine.
+    """
     here = elf.machine()
     with open(path, "rb") as file:
         start = file.read(4)
@@ -234,13 +273,15 @@ def _inputs(names: Sequence[str], is_cxx: bool) -> List[str]:
     return parts
 
 
-def _run(command: Sequence[str], folder: Optional[Path]) -> Tuple[int, bytes, int]:
+def _run(
+    command: Sequence[str], folder: Optional[Path], scratch: Optional[Path]
+) -> Tuple[int, bytes, int]:
     """Runs a compiler; its exit status, the beginning of its output, how many lines follow."""
     import subprocess
 
     environment: Optional[Dict[str, str]] = None
-    if folder is not None:  # so that what a compiler leaves that is killed goes with the folder
-        environment = {**os.environ, "TMPDIR": os.fspath(folder)}
+    if scratch is not None:  # so that what a compiler leaves that is killed goes with the folder
+        environment = {**os.environ, "TMPDIR": os.fspath(scratch)}
     try:
         with subprocess.Popen(
             command,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
 import pytest
@@ -59,6 +60,77 @@ def test_functions_by_name() -> None:
     assert repr(module).startswith("Module(functions, ")
 
 
+def test_functions_as_attributes() -> None:
+    """As in TVM 0.27; what the module has itself, and what Python looks for, are none."""
+    module = Functions(one=lambda: 1, kind=lambda: 2)
+    assert module.one() == 1
+    assert module.kind == "functions"
+    with pytest.raises(
+        AttributeError, match=r"^Module has no function 'two'; it has 'kind', 'one'$"
+    ):
+        module.two  # noqa: B018
+    with pytest.raises(AttributeError, match="'Functions' object has no attribute '_one'"):
+        module._one  # noqa: B018
+    assert not hasattr(module, "__array__")
+    assert copy.copy(module)["one"]() == 1
+
+
+def test_contains() -> None:
+    """``in`` asks for a function of the module itself."""
+    module, other = Functions(one=len), Functions(two=len)
+    module.import_module(other)
+    assert "one" in module
+    assert "two" not in module
+    assert 1 not in module
+
+
+def test_equality() -> None:
+    """Each module is equal to itself only, and can be a key."""
+    one, two = Functions(), Functions()
+    assert one == one
+    assert one != two
+    assert one.same_as(one)
+    assert one.is_(one)
+    assert not one.same_as(two)
+    assert not one.is_(two)
+    assert one.id_ != two.id_
+    assert {one: 1}[one] == 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "runnable", "serializable", "exportable"),
+    [(2, True, False, False), (5, False, True, True), (0, False, False, False)],
+)
+def test_what_can_be_done(mask: int, runnable: bool, serializable: bool, exportable: bool) -> None:
+    """One answer in the words of each age: as an attribute, as a call, as a number."""
+    module = Module()
+    module.properties = runtime.ModulePropertyMask(mask)
+    assert module.get_property_mask() == mask
+    for answer, expected in (
+        (module.is_runnable, runnable),
+        (module.is_binary_serializable, serializable),
+        (module.is_compilation_exportable, exportable),
+        (module.is_dso_exportable, exportable),
+    ):
+        assert bool(answer) is answer() is expected
+        assert answer == expected
+        assert repr(answer) == repr(expected)
+
+
+def test_what_has_no_code(tmp_path: Path) -> None:
+    """A module of Python functions has no source, and is no file or library."""
+    module = Functions(one=len)
+    assert (module.get_source(), module.inspect_source("c"), module.format) == ("", "", "")
+    assert module.get_write_formats() == []
+    assert module.get_function_metadata("one") is module.get_function_doc("one") is None
+    for write in (module.save, module.write_to_file):
+        with pytest.raises(LibraryError, match="is no code of a file"):
+            write(tmp_path / "x.so")
+    with pytest.raises(LibraryError, match=r"of kind 'functions', which has no code to link"):
+        module.export_library(tmp_path / "x.so")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_functions() -> None:
     """TVM's words for a function that is not there, and a few that are."""
     with pytest.raises(AttributeError, match=r"^Module has no function 'none'$"):
@@ -80,13 +152,20 @@ def test_imports() -> None:
     module = Functions(own=lambda: "own")
     module.import_module(near)
     near.import_module(far)
-    assert module.imported_modules == [near]
+    assert module.imported_modules == module.imports == module.imports_ == [near]
     assert not module.implements_function("both")
     assert module.implements_function("both", query_imports=True)
     assert module.get_function("both", query_imports=True)() == "near"
     assert module.get_function("deep", True)() == "far"
     with pytest.raises(AttributeError):
         module["both"]
+    module.imports.clear()  # a list of one's own
+    assert module.imports == [near]
+    module.clear_imports()
+    assert module.imports == []
+    assert not module.implements_function("deep", query_imports=True)
+    with pytest.raises(TypeError, match="cannot import a str; expected a module"):
+        module.import_module("near")  # type: ignore[arg-type]
 
 
 def test_imports_in_a_circle() -> None:
