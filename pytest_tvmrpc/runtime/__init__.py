@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from . import nd, profiling
     from .constant import FloatImm, IntImm, Scriptable, const
     from .containers import Array, Map
-    from .convert import convert, convert_to_object
+    from .conversion import convert, convert_to_object
     from .device.kinds import register_device_api, unregister_device_api
     from .function import PackedFunc
     from .module import Module, ModulePropertyMask, load_module
@@ -108,8 +108,8 @@ _HOMES = {
     "ShapeTuple": "object",
     "String": "object",
     "const": "constant",
-    "convert": "convert",
-    "convert_to_object": "convert",
+    "convert": "conversion",
+    "convert_to_object": "conversion",
     "get_global_func": "registry",
     "list_global_func_names": "registry",
     "load_module": "module",

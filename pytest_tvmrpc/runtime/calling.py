@@ -215,7 +215,7 @@ def _made_word(value: Any, depth: int) -> Optional[Word]:
     if isinstance(value, (list, tuple)):
         return TypeIndex.ARRAY, 0, signed(containers.new_array(value, depth))
     if isinstance(value, dict):
-        return TypeIndex.MAP, 0, signed(containers.new_map(value, depth))
+        return TypeIndex.MAP, 0, signed(containers.new_map(value.items(), depth))
     return None
 
 

@@ -96,32 +96,46 @@ def new_array(values: Iterable[Any], depth: int = 0) -> int:
     return address
 
 
-def new_map(pairs: Mapping[Any, Any], depth: int = 0) -> int:
+def new_map(pairs: Iterable[Tuple[Any, Any]], depth: int = 0) -> int:
     """The address of a new map with one reference, which the caller owns.
+
+    Args:
+        pairs: keys and values; of a key that comes again, the last value counts.
+        depth: how many containers it is in.
 
     Raises:
         TypeError, ValueError: as `new_array`.
     """
-    words = _owned_words((part for pair in pairs.items() for part in pair), depth)
-    count = len(words) // 2
-    content = b"".join(_any.pack(*word) for word in words)
-    if count < _SMALL_SLOTS:
-        slots = max(count, 2)
-        head = bytes(MapCell(None, count, slots | _IS_SMALL, None))[:_PAIRS_AT]
-        memory = head + content.ljust(slots * _PAIR_SIZE, b"\0")
-        address = new_cell(TypeIndex.MAP, None, memory, drop=_drop_map)
-        place = MapCell.from_address(address + HEADER_SIZE)
-        place.data = address + HEADER_SIZE + _PAIRS_AT
-        return address
-    keys = [_hash(word) for word in words[::2]]
-    table = hashing.table_of(keys, [content[at : at + 32] for at in range(0, len(content), 32)])
+    words = _owned_words((part for pair in pairs for part in pair), depth)
+    kept: Dict[Hashable, Tuple[Word, Word]] = {}
+    for key, value in zip(words[::2], words[1::2]):
+        known = kept.get(_identity(key))
+        if known is not None:
+            _drop(key)
+            _drop(known[1])
+            key = known[0]
+        kept[_identity(key)] = key, value
+    content = [_any.pack(*key) + _any.pack(*value) for key, value in kept.values()]
+    if len(content) < _SMALL_SLOTS:
+        return _small_map(content)
+    table = hashing.table_of([_hash(key) for key, _ in kept.values()], content)
     block = ctypes.create_string_buffer(table.blocks, len(table.blocks))
     _blocks[ctypes.addressof(block)] = block
     cell = MapCell(
-        *(ctypes.addressof(block), count, table.slots, _free_block_address),
-        *(table.shift, 0 if not count else table.first, table.last),
+        *(ctypes.addressof(block), len(content), table.slots, _free_block_address),
+        *(table.shift, table.first, table.last),
     )
     return new_cell(TypeIndex.MAP, None, bytes(cell), drop=_drop_map)
+
+
+def _small_map(content: List[bytes]) -> int:
+    slots = max(len(content), 2)  # which leaves the room that a MapCell takes
+    head = bytes(MapCell(None, len(content), slots | _IS_SMALL, None))[:_PAIRS_AT]
+    memory = head + b"".join(content).ljust(slots * _PAIR_SIZE, b"\0")
+    address = new_cell(TypeIndex.MAP, None, memory, drop=_drop_map)
+    place = MapCell.from_address(address + HEADER_SIZE)
+    place.data = address + HEADER_SIZE + _PAIRS_AT
+    return address
 
 
 def new_shape(shape: Sequence[int]) -> int:
@@ -406,7 +420,18 @@ class Map(_Pairs):
             raise TypeError(
                 f"a Map is made of a dict or another mapping, not of a {type(input_dict).__name__}"
             )
-        super().__init__(Reference(new_map(input_dict)))
+        super().__init__(Reference(new_map(input_dict.items())))
+
+    @classmethod
+    def of_pairs(cls, pairs: Iterable[Tuple[Any, Any]]) -> Map:
+        """A map of keys that Python takes for equal, but compiled code does not: ``1``, ``True``.
+
+        Raises:
+            TypeError, ValueError: compiled code cannot take a key or value.
+        """
+        made = cls.__new__(cls)
+        NativeObject.__init__(made, Reference(new_map(pairs)))
+        return made
 
     def _places(self) -> Dict[Hashable, int]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable, Dict, List, Optional, Union
 from weakref import WeakSet
 
@@ -17,6 +18,18 @@ __all__ = [
 ]
 
 _functions: Dict[str, PackedFunc] = {}
+
+_BUILTIN = ("ffi.", "runtime.", "rpc.testing.")
+"""How the names begin of the functions that are entered when somebody asks for one of them."""
+
+
+@functools.lru_cache(maxsize=None)
+def _enter_builtin() -> None:
+    from .container_functions import FUNCTIONS
+
+    for name, function in FUNCTIONS.items():
+        if name not in _functions:
+            _register(name, function, override=False)
 
 
 def register_func(
@@ -67,6 +80,9 @@ def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFu
     """
     _check_name(name)
     function = _functions.get(name)
+    if function is None and name.startswith(_BUILTIN):
+        _enter_builtin()
+        function = _functions.get(name)
     if function is None and not allow_missing:
         raise ValueError(f"Cannot find global function {name}")
     return function
@@ -74,6 +90,7 @@ def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFu
 
 def list_global_func_names() -> List[str]:
     """The names of all global functions, sorted."""
+    _enter_builtin()
     return sorted(_functions)
 
 

@@ -15,6 +15,7 @@ from ..protocol.values import ByteSource
 from ..runtime.device.api import Device
 from ..runtime.function import PackedFunc
 from ..runtime.module import LINKED, LOADERS, Module, load_module
+from ..runtime.object import Object, ShapeTuple
 from ..runtime.registry import get_global_func
 from . import machine, selftest, tuning
 
@@ -51,6 +52,7 @@ class Environment:
             "tvm.rpc.server.load_module": self.load_module,
             "tvm.rpc.server.download_linked_module": self.download_linked_module,
             "tvmrpc.server.model": machine.model,
+            "tvmrpc.server.type_key": _type_key,
             "tvm.rpc.server.ImportModule": _import_module,
             "tvm.rpc.server.ModuleGetFunction": _module_get_function,
             "runtime.RPCTimeEvaluator": self.time_evaluator,
@@ -347,6 +349,14 @@ def _system_lib(symbol_prefix: str = "") -> Module:
     from ..runtime.system_library import system_lib
 
     return system_lib(symbol_prefix)
+
+
+def _type_key(value: Any) -> str:
+    """What an object of this session is."""
+    if isinstance(value, ShapeTuple):
+        return "ffi.Shape"
+    key = getattr(value, "type_key", None) if isinstance(value, Object) else None
+    return key if isinstance(key, str) else f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _import_module(parent: Module, child: Module) -> None:

@@ -18,6 +18,7 @@ from ..runtime.device.api import Memory
 from ..runtime.function import PackedFunc
 from ..runtime.handles import HandleError, HandleTable
 from ..runtime.module import Module
+from ..runtime.object import Object, ShapeTuple
 from ..runtime.tensor import Tensor, copy_bytes
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class LocalSession:
             return ModuleHandle(self.handles.put(result))
         if isinstance(result, Tensor):
             return self._tensor_result(result)
+        if isinstance(result, Object):
+            return ObjectHandle(self.handles.put(result))
         if isinstance(result, Device):
             return Device(*result)
         if isinstance(result, memoryview):
@@ -134,11 +137,13 @@ class LocalSession:
                 return convert(result)
         if hasattr(result, "dtype") and getattr(result, "shape", None) == ():  # one of NumPy's
             return result.item()
-        if isinstance(result, (tuple, list, dict, set)):
+        if isinstance(result, (list, tuple, dict, ShapeTuple)):
+            return ObjectHandle(self.handles.put(_object_of(result)))
+        if isinstance(result, set):
             raise LocalProtocolError(
-                f"a function returned a {type(result).__name__}; it can return one value only: "
+                "a function returned a set; it can return one value only: "
                 "None, bool, int, float, str, bytes, a data type, a device, a tensor, "
-                "a function or a module"
+                "a function, a module, an object, or a list, tuple or dict of these"
             )
         if callable(result):
             return FunctionHandle(self.handles.put(PackedFunc(result)))
@@ -334,6 +339,22 @@ _MOST_DEVICES = 64
 """Devices that are remembered; a client may name any number of them."""
 
 _KINDS: Dict[type, type] = {FunctionHandle: PackedFunc, ModuleHandle: Module}
+
+
+def _object_of(result: Any) -> Any:
+    """The object that a container of Python's becomes.
+
+    Raises:
+        LocalProtocolError: something in it cannot.
+    """
+    from ..runtime.conversion import convert
+
+    try:
+        return convert(result)
+    except (TypeError, ValueError) as error:
+        raise LocalProtocolError(
+            f"a function returned a {type(result).__name__}, which cannot become an object: {error}"
+        ) from error
 
 
 class _Returned:

@@ -13,6 +13,7 @@ from typing import Any, Callable, List, Set, Tuple
 
 import pytest
 
+from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, LibraryError
 from pytest_tvmrpc.protocol.values import ByteSource
 from pytest_tvmrpc.runtime.module import Module
@@ -425,3 +426,13 @@ def test_settings_of_a_time_evaluator(
 
     evaluator = environment.functions["runtime.RPCTimeEvaluator"]
     assert len(evaluator(Recorded(), "f", 1, 0, *given, "")()) == 8
+
+
+def test_what_an_object_is(tmp_path: Path) -> None:
+    """A client that holds an object can ask for its type."""
+    tell = Environment(str(tmp_path)).find("tvmrpc.server.type_key")
+    assert tell is not None
+    assert tell(runtime.Array([1])) == "ffi.Array"
+    assert tell(runtime.Map({})) == "ffi.Map"
+    assert tell(runtime.ShapeTuple((1,))) == "ffi.Shape"
+    assert tell(object()) == "builtins.object"

@@ -12,7 +12,7 @@ from pytest_tvmrpc import runtime
 from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord
 from pytest_tvmrpc.errors import DeviceError, LocalProtocolError
 from pytest_tvmrpc.protocol.values import FunctionHandle, ObjectHandle, TensorResult
-from pytest_tvmrpc.runtime import registry
+from pytest_tvmrpc.runtime import Array, Map, Object, ShapeTuple, registry
 from pytest_tvmrpc.runtime.device import kinds
 from pytest_tvmrpc.runtime.device.cpu import allocate
 from pytest_tvmrpc.runtime.function import PackedFunc
@@ -84,8 +84,22 @@ def test_results_are_named_by_handles(session: LocalSession) -> None:
     assert type(run(session, lambda: len)) is FunctionHandle
     assert run(session, lambda: CPU) == CPU
     assert run(session, lambda: memoryview(b"abc")) == b"abc"
-    with pytest.raises(LocalProtocolError, match="returned a list"):
-        run(session, lambda: [1])
+    with pytest.raises(LocalProtocolError, match="returned a set"):
+        run(session, lambda: {1})
+
+
+def test_containers_become_objects(session: LocalSession) -> None:
+    """They are held for the client, whoever made them, and come back as they were."""
+    for made in ([1, ["x"]], (1, 2), {"a": [1]}, Array([1]), Map({1: 2}), ShapeTuple((2, 3))):
+        handle = run(session, lambda: made)  # noqa: B023  (called at once)
+        assert type(handle) is ObjectHandle
+        assert isinstance(session.handles.get(handle), (Object, ShapeTuple))
+        assert run(session, lambda value: value == made, handle) is True  # noqa: B023
+        session.free(handle)
+        with pytest.raises(HandleError, match="was freed"):
+            run(session, lambda value: value, handle)
+    with pytest.raises(LocalProtocolError, match="returned a list, which cannot become an object"):
+        run(session, lambda: [object()])
 
 
 def test_what_the_client_frees_is_gone(session: LocalSession) -> None:
