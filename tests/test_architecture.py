@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pytest_tvmrpc"
 LAYERS = [
     {"errors", "dlpack", "owners", "__init__"},
     {"protocol", "runtime", "network"},
-    {"session", "arguments", "background"},
+    {"session", "accepting", "arguments", "background"},
     {"client", "server", "tracker", "proxy", "native"},
     {"rpc"},
     {"settings", "records", "wording"},

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set, Tuple, cast
 
 from .. import background, network
+from ..accepting import Acceptor
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.codes import HandshakeReply
 from ..protocol.handshake import (
@@ -88,9 +89,21 @@ class ProxyService:
             registration = Registration("", self._port, entropy=os.urandom)
             self._own_uplink = self._uplink(registration, _nothing, logging.INFO)
 
-    def connection(self) -> PeerConnection:
-        """What asyncio shall make for each peer."""
-        return PeerConnection(self)
+    def listen(self, listener: socket.socket) -> Acceptor:
+        """Let peers in, until the acceptor is closed. Call it in the loop, after `start`."""
+        return Acceptor(self._loop, listener, self._let_in, _log.error)
+
+    def _let_in(self, connection: socket.socket, address: object) -> None:
+        made = self._loop.create_task(self._make_peer(connection))
+        self._running.add(made)
+        made.add_done_callback(self._running.discard)
+
+    async def _make_peer(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: PeerConnection(self), connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def renew_buffer(self) -> None:
         """Whoever has bytes left to send keeps the buffer; the next ones are read into another."""
@@ -378,11 +391,11 @@ def serve(
 
         async def run() -> None:
             service = ProxyService(port, timeout_client_s, timeout_server_s, tracker)
-            server = await loop.create_server(service.connection, sock=listener, backlog=1024)
             service.start()
+            acceptor = service.listen(listener)
             on_ready()
             await stopped
-            server.close()
+            acceptor.close()
             await service.close()
 
         loop.run_until_complete(run())

@@ -84,6 +84,7 @@ class Supervisor:
         self._greetings: List[Greeting] = []
         self._waiting: Deque[Greeting] = deque()
         self._accepts_at: Optional[float] = None
+        self._is_short = False
         self._worker: Optional[Worker] = None
         self._strays = Strays()
         self._errands: Set[int] = set()
@@ -250,10 +251,13 @@ class Supervisor:
         except BlockingIOError:
             return
         except OSError as error:  # no descriptors are left, as a rule
-            self._report(f"a client could not be accepted: {error}")
+            if not self._is_short:
+                self._is_short = True  # one line, however long it lasts
+                self._report(f"no client can be accepted now: {error}")
             self._accepts_at = time.monotonic() + _ACCEPT_PAUSE_S
             self.forget(listener.fileno())  # the client is still there: no busy loop
             return
+        self._is_short = False
         greeting = Greeting(
             connection,
             network.format_address(*address[:2]),

@@ -14,12 +14,13 @@ import socket
 from typing import Callable, Dict, List, Optional, Set, Tuple, cast
 
 from .. import background, network
+from ..accepting import Acceptor
 from ..errors import RemoteProtocolError
 from ..protocol import farm
 from ..protocol import tracker as wire
 from .queue import Asker
 from .scheduler import Grant, Scheduler
-from .stream import Door, Stream
+from .stream import Stream
 
 HELLO_LIMIT_S = 10.0
 """How long a peer may take to say that it means a tracker."""
@@ -97,10 +98,11 @@ class TrackerService:
         self._partial: Dict[TrackerConnection, int] = {}
         self.partial_nbytes = 0
 
-    def listen(self, listener: socket.socket) -> Door:
-        """Let peers in, until the door is closed."""
+    def listen(self, listener: socket.socket) -> Acceptor:
+        """Let peers in, until the acceptor is closed."""
         self._watch()
-        return Door(self.loop, listener, functools.partial(TrackerConnection, self, self.loop))
+        let_in = functools.partial(TrackerConnection, self, self.loop)
+        return Acceptor(self.loop, listener, let_in, _log.error)
 
     def is_served(self, key: str) -> Optional[bool]:
         """Whether any server has this key; None: that cannot be told yet."""
@@ -385,8 +387,8 @@ def serve(
         service = TrackerService(
             loop, stop_key=stop_key, stop=stop, unused_s=unused_s, young_s=young_s
         )
-        door = service.listen(listener)
+        acceptor = service.listen(listener)
         on_ready()
         loop.run_until_complete(stopped)
-        door.close()
+        acceptor.close()
         service.close()

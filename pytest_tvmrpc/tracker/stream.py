@@ -1,4 +1,4 @@
-"""A door and the streams of bytes behind it, on an asyncio loop. Knows no messages.
+"""Streams of bytes on an asyncio loop. Knows no messages.
 
 Not asyncio's own transports: those make a task for each new connection, and a buffer for each read.
 A farm that connects at once is let in twice as fast without, and a match takes two thirds.
@@ -6,18 +6,11 @@ A farm that connects at once is let in twice as fast without, and a match takes 
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     import asyncio
     import socket
-
-ACCEPTED_A_TURN = 64
-"""After so many new connections, those that are there have their turn."""
-
-ACCEPT_PAUSE_S = 0.2
-"""How long to wait for a descriptor to be free again."""
 
 MAX_UNSENT = 65536
 """A peer that has more than this yet to read is choked: nothing more is read from it."""
@@ -25,56 +18,8 @@ MAX_UNSENT = 65536
 CLOSE_LIMIT_S = 10.0
 """How long a peer may take to read the last words when we have closed."""
 
-_log = logging.getLogger("pytest_tvmrpc.tracker")
-
 # What comes is taken at once, so that one buffer does for everybody.
 _buffer = memoryview(bytearray(65536))
-
-
-class Door:
-    """Lets in whoever connects.
-
-    Args:
-        listener: a listening socket; stays the caller's.
-        let_in: takes each new connection with its address.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        listener: socket.socket,
-        let_in: Callable[[socket.socket, Any], object],
-    ) -> None:
-        self._loop = loop
-        self._listener = listener
-        self._let_in = let_in
-        self._retry: Optional[asyncio.TimerHandle] = None
-        listener.setblocking(False)
-        self._open()
-
-    def _open(self) -> None:
-        self._retry = None
-        self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTED_A_TURN):
-            try:
-                connection, address = self._listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptors are left, as a rule
-                _log.error("a peer could not be accepted: %s", error)
-                self.close()  # it is still there: no busy loop
-                self._retry = self._loop.call_later(ACCEPT_PAUSE_S, self._open)
-                return
-            self._let_in(connection, address)
-
-    def close(self) -> None:
-        """Let nobody in any more; may be called twice."""
-        self._loop.remove_reader(self._listener.fileno())
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
 
 
 class Stream:

@@ -89,10 +89,10 @@ def running_service(tracker: Optional[Address] = None, **limits: float) -> Itera
 
     async def run() -> None:
         service = ProxyService(address[1], 600, 600, tracker, **limits)
-        server = await loop.create_server(service.connection, sock=listener)
         service.start()
+        acceptor = service.listen(listener)
         await stopped
-        server.close()
+        acceptor.close()
         await service.close()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
@@ -103,3 +103,4 @@ def running_service(tracker: Optional[Address] = None, **limits: float) -> Itera
         loop.call_soon_threadsafe(stopped.set_result, None)
         thread.join()
         loop.close()
+        listener.close()

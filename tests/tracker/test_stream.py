@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 import pytest
 
 from pytest_tvmrpc.tracker import stream as module
-from pytest_tvmrpc.tracker.stream import MAX_UNSENT, Door, Stream
+from pytest_tvmrpc.tracker.stream import MAX_UNSENT, Stream
 
 Pump = Callable[[Callable[[], object]], None]
 
@@ -162,51 +161,3 @@ def test_a_peer_that_is_gone_ends_it(pair: Tuple[Echo, socket.socket], pump: Pum
     echo.write(b"word")
     pump(lambda: echo.is_closing)
     assert echo.events == ["ended"]
-
-
-class Full(socket.socket):
-    """A listener in a process that has no descriptors left for some time."""
-
-    failures = 0
-
-    def accept(self) -> Any:
-        if self.failures:
-            self.failures -= 1
-            raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
-
-
-def test_the_door_waits_for_descriptors(
-    loop: asyncio.AbstractEventLoop, pump: Pump, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who could not be let in is let in later, without a busy loop."""
-    monkeypatch.setattr(module, "ACCEPT_PAUSE_S", 0.01)
-    let_in: List[socket.socket] = []
-    with Full() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.failures = 2
-        door = Door(loop, listener, lambda connection, address: let_in.append(connection))
-        with socket.create_connection(listener.getsockname()):
-            pump(lambda: let_in)
-        assert listener.failures == 0
-        door.close()
-        door.close()
-    let_in[0].close()
-
-
-def test_a_crowd_is_let_in_by_and_by(
-    loop: asyncio.AbstractEventLoop, pump: Pump, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So many at a turn, and none is forgotten."""
-    monkeypatch.setattr(module, "ACCEPTED_A_TURN", 2)
-    let_in: List[socket.socket] = []
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        door = Door(loop, listener, lambda connection, address: let_in.append(connection))
-        for _ in range(5):
-            stack.enter_context(socket.create_connection(listener.getsockname()))
-        pump(lambda: len(let_in) == 5)
-        door.close()
-    for connection in let_in:
-        connection.close()
