@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Set, Tuple
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -29,6 +30,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TAG = "PYTEST_TVMRPC_GUARD"
 """Set in the environment of every program that a test starts, so that orphans are found, too."""
+
+hypothesis.settings.register_profile("here", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("here")
+"""The same examples each time, in whatever time they take; nothing is written."""
 
 FACTOR = float(os.environ.get("PYTEST_TVMRPC_TEST_TIMEOUT_FACTOR", "1"))
 """How much longer than here a wait may take; set it where machines are slow or crowded."""

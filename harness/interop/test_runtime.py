@@ -204,6 +204,29 @@ def scripts(r: Any, member: str) -> Any:
     return [isinstance(one, r.Scriptable), one.script()]
 
 
+PAIRS: list[Any] = [
+    *(([1, 2, 3], [1, 2, 4]), ({"a": 1, "b": 2}, {"a": 1, "b": 3}), ("a", "b"), ([1], {"a": 1})),
+    *(({"a": [1, {"x": 2}]}, {"a": [1, {"x": 3}]}), (1, 1.0), (1, True), (0.0, -0.0), (None, 0)),
+    *((float("nan"), float("nan")), ([1, 2], (1, 2)), (b"a", b"a"), (b"a", "a"), (None, None)),
+    *(({1: 2, "a": 3}, {"a": 3, 1: 2}), ([], []), ({}, []), ("long " * 9, "long " * 9)),
+]
+UNEVEN: list[Any] = [([1, 2], [1, 2, 3]), ([1, 2], [1]), ({"a": 1}, {"a": 1, "b": 1}), ({1: 2}, {})]
+ELEMENTS = [[1.0, 2.0], [1.0, 3.0], [[1.0, 2.0]], [1.0, float("nan")], [0.0], [-0.0]]
+
+
+@calls("structural_equal get_first_structural_mismatch assert_structural_equal")
+def structural(r: Any, member: str) -> Any:
+    tensors = [r.tensor(np.array(elements, "float32")) for elements in ELEMENTS]
+    pairs = [(one, r.tensor(other)) for one in tensors for other in tensors]
+    pairs += [(tensors[0], r.tensor(np.array(ELEMENTS[0], "float64"))), (r.cpu(0), r.cpu(1))]
+    pairs += [*PAIRS, *([[pair[0], one], [pair[1], one]] for pair in PAIRS for one in tensors[:1])]
+    equal = [r.structural_equal(*pair) for pair in (*pairs, *UNEVEN)]
+    skipped = [r.structural_equal(*pair, skip_tensor_content=True) for pair in pairs]
+    found = [r.get_first_structural_mismatch(*pair) for pair in pairs]
+    refused = [raises(lambda pair=pair: r.assert_structural_equal(*pair)) for pair in PAIRS]
+    return [equal, skipped, [one and tuple(map(str, one)) for one in found], refused]
+
+
 @calls("device")
 def device(r: Any, member: str) -> Any:
     texts = ["cpu", "cpu:1", "cuda", "opencl:2", "ext_dev", "metal", "vulkan", "rocm"]

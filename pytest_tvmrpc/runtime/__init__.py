@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .function import PackedFunc
     from .module import Module, ModulePropertyMask, load_module
     from .object import Object, ObjectConvertible, ObjectGeneric, ShapeTuple, String
+    from .object_path import ObjectPath, ObjectPathPair
     from .parallel import num_threads
     from .params import (
         load_param_dict,
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
         remove_global_func,
     )
     from .sources import load_static_library, module_from_source
+    from .structural import (
+        assert_structural_equal,
+        first_mismatch,
+        get_first_structural_mismatch,
+        structural_equal,
+    )
     from .system_library import system_lib
 
 __all__ = [
@@ -58,17 +65,22 @@ __all__ = [
     "Object",
     "ObjectConvertible",
     "ObjectGeneric",
+    "ObjectPath",
+    "ObjectPathPair",
     "PackedFunc",
     "Scriptable",
     "ShapeTuple",
     "String",
     "Tensor",
     "array",
+    "assert_structural_equal",
     "const",
     "convert",
     "convert_to_object",
     "empty",
+    "first_mismatch",
     "from_dlpack",
+    "get_first_structural_mismatch",
     "get_global_func",
     "list_global_func_names",
     "load_module",
@@ -86,6 +98,7 @@ __all__ = [
     "remove_global_func",
     "save_param_dict",
     "save_param_dict_to_file",
+    "structural_equal",
     "system_lib",
     "tensor",
     "unregister_device_api",
@@ -99,17 +112,22 @@ _HOMES = {
     "IntImm": "constant",
     "Map": "containers",
     "Module": "module",
+    "ModulePropertyMask": "module",
     "Object": "object",
     "ObjectConvertible": "object",
     "ObjectGeneric": "object",
-    "ModulePropertyMask": "module",
+    "ObjectPath": "object_path",
+    "ObjectPathPair": "object_path",
     "PackedFunc": "function",
     "Scriptable": "constant",
     "ShapeTuple": "object",
     "String": "object",
+    "assert_structural_equal": "structural",
     "const": "constant",
     "convert": "conversion",
     "convert_to_object": "conversion",
+    "first_mismatch": "structural",
+    "get_first_structural_mismatch": "structural",
     "get_global_func": "registry",
     "list_global_func_names": "registry",
     "load_module": "module",
@@ -124,8 +142,9 @@ _HOMES = {
     "remove_global_func": "registry",
     "save_param_dict": "params",
     "save_param_dict_to_file": "params",
-    "unregister_device_api": "device.kinds",
+    "structural_equal": "structural",
     "system_lib": "system_library",
+    "unregister_device_api": "device.kinds",
 }
 
 if not TYPE_CHECKING:  # to which every name would be there
