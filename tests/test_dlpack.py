@@ -462,7 +462,7 @@ def test_integers_of_numpy_are_lengths():
 
 
 NO_SHAPES = [
-    *("23", "", b"23", bytearray(b"23"), {2: 3}, {2, 3}, None, 2.5, object()),
+    *("23", "", b"23", bytearray(b"23"), {2: 3}, {2, 3}, None, 2.5, object),
     *((2.5,), (2.0,), ("2",), (True,), [None], ((2, 3),), (b"2",), [2, 3j]),
 ]
 

@@ -305,7 +305,6 @@ class Converts(runtime.ObjectConvertible):
         ({"a": {1, 2}}, TypeError, "builtins.set cannot be given"),
         ({object(): 1}, TypeError, "builtins.object cannot be given"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_an_element(
     library: LibraryModule, value: Any, error: type, message: str

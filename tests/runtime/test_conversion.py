@@ -20,7 +20,6 @@ from pytest_tvmrpc.runtime import Array, Map, PackedFunc, String, convert, conve
         (bytearray(b"ab"), bytes),
         (memoryview(b"ab"), bytes),
     ],
-    ids=repr,
 )
 def test_values(value: Any, kind: type) -> None:
     """They become what TVM makes of them, and are equal to what they were made of."""
@@ -56,7 +55,7 @@ def test_functions_and_arrays() -> None:
     assert convert(np.dtype("int16")) == runtime.DataType("int16")
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, range(3), int], ids=repr)
+@pytest.mark.parametrize("value", [object(), {1, 2}, range(3), int])
 def test_what_cannot_be_converted(value: Any) -> None:
     """It is refused, by itself and within a container."""
     with pytest.raises(TypeError, match="cannot be converted"):
