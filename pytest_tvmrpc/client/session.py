@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import warnings
 import weakref
@@ -18,6 +17,7 @@ from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, Tensor
 from ..runtime.device.names import device as find_device
 from ..runtime.module import Module
 from ..runtime.tensor import Tensor
+from ..runtime.words import number_of
 from .files import Source, name_of, opened, progress_shown, write_whole
 from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule, RemoteObject
 from .output import OUTPUT, RemoteOutput, bounds, read
@@ -419,13 +419,11 @@ class RPCSession:
             )
         if isinstance(value, Module):
             raise ValueError("Cannot pass a non-RPC module to remote; load it there")
-        if isinstance(value, (memoryview, TensorRecord)):
+        if isinstance(value, TensorRecord):
             return value
         if isinstance(value, str):
             return str.__str__(value)  # of an enum's member, str() would be its name
-        if isinstance(value, bytes):
-            return bytes(value)
-        return _number_in(value)
+        return _plain(value)
 
     def _own(self, value: Any) -> Any:
         if value.session is not self:
@@ -454,20 +452,33 @@ class RPCSession:
         return bytes(result) if kind is bytearray else result
 
 
-def _number_in(value: Any) -> Any:
-    """What a value of NumPy or ctypes stands for; neither needs to be there."""
+def _plain(value: Any) -> Any:
+    """What a value of NumPy or ctypes stands for; neither needs to be there.
+
+    Raises:
+        LocalProtocolError: there is nothing that stands for all of it.
+    """
+    if isinstance(value, memoryview):
+        if value.ndim != 1 or value.format not in ("B", "b", "c") or not value.contiguous:
+            raise LocalProtocolError(
+                f"a memoryview of format {value.format!r} and shape {value.shape} cannot be sent; "
+                "expected one of bytes in a row; make a tensor of it, or pass view.tobytes()"
+            )
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
     is_array = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
-    if getattr(value, "shape", ()) and is_array:
+    if is_array and not isinstance(value, type) and getattr(value, "shape", None):
         raise LocalProtocolError(
             f"an array of shape {value.shape} cannot be sent; make a tensor of it on the "
             "device first: runtime.tensor(array, remote.cpu(0))"
         )
-    if type(value).__name__ in ("bool", "bool_") and hasattr(value, "dtype"):
-        return bool(value)  # NumPy's, which is no index
-    with contextlib.suppress(TypeError):
-        return operator.index(value)  # NumPy's integers among them
-    if hasattr(value, "__float__") and not getattr(value, "shape", ()):
-        return float(value)
+    try:
+        number = number_of(value)
+    except ValueError as error:
+        raise LocalProtocolError(str(error)) from None
+    if number is not None:
+        return number
     if type(value).__name__ == "c_void_p":
         return OpaquePointer(value.value or 0)
     return value  # which the encoder refuses, with a message of its own

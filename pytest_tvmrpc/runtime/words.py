@@ -5,7 +5,9 @@ Neither objects nor calls: those are `calling` and `legacy`, for the convention 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import operator
 import struct
 from typing import Any, Optional, Tuple, Union
@@ -64,22 +66,56 @@ def plain_word(value: Any) -> Optional[Word]:
     return None
 
 
+def number_of(value: Any) -> Union[bool, int, float, None]:
+    """The plain number that a value is, such as one of NumPy's; None if it is none.
+
+    An array without axes counts as its element. A text, a date or a complex number is none,
+    whatever it can be converted to, and neither is an element that is masked.
+
+    Raises:
+        ValueError: it is a number that no integer and no float of 64 bits is.
+    """
+    dtype = getattr(value, "dtype", None)
+    if getattr(value, "shape", ()) != () or getattr(dtype, "kind", "") in _NO_NUMBERS:
+        return None
+    is_void = str(getattr(dtype, "name", "")).startswith("void")
+    if is_void or bool(getattr(value, "mask", False)):
+        return None
+    if str(dtype).endswith("bool"):
+        return bool(value)
+    with contextlib.suppress(TypeError):
+        return operator.index(value)
+    try:
+        number = float(value) if hasattr(value, "__float__") else None
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        return None
+    if number is not None and number != value and value == value:
+        raise ValueError(
+            f"{type(value).__name__} {str(value)[:80]} is not exactly a float of 64 bits; "
+            "pass float(value) if its rounded value will do"
+        )
+    return number
+
+
+_NO_NUMBERS = tuple("cmMSUO")
+"""Kinds of NumPy's types: complex numbers, durations, dates, bytes, texts, objects."""
+
+
 def number_word(what: str, value: Any) -> Optional[Word]:
     """An int or float, or what counts as one (NumPy's scalars do), but no array of one element.
 
     Raises:
-        ValueError: an int beyond 64 bits; the message calls it `what`.
+        ValueError: a number that is none of 64 bits; of an int, the message calls it `what`.
     """
-    if getattr(value, "shape", ()) != ():
+    number = number_of(value)
+    if number is None:
         return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        import numbers
-
-        if isinstance(value, numbers.Real):
-            return TypeIndex.FLOAT, 0, float_bits(float(value))
-        return None
+    if isinstance(number, bool):
+        return TypeIndex.BOOL, 0, int(number)
+    if isinstance(number, float):
+        return TypeIndex.FLOAT, 0, float_bits(number)
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(
             f"{what} is {number}, which is no 64-bit integer; pass a float or a tensor"

@@ -157,10 +157,10 @@ class DirectEndpoint:
         Raises:
             LocalProtocolError: no packet can carry it.
         """
-        if isinstance(value, (bytearray, memoryview)):
-            return bytes(value)
         if translate is not None and type(value) not in _PLAIN and type(value) not in _RESOLVED:
             value = translate(value)
+        if isinstance(value, (bytearray, memoryview)):
+            return bytes(value)
         if type(value) in _RESOLVED:
             return self._session.resolve(value)
         FFI.encode_values((value,))
