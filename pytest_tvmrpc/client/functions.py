@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple, Union
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..dlpack import DataType, OpaquePointer
-from ..errors import RemoteError
+from ..errors import LibraryError, RemoteError, RPCError
 from ..owners import not_copied
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
 from ..runtime.function import PackedFunc
-from ..runtime.module import Module
+from ..runtime.module import Module, Path, described
 from ..runtime.profiling import BenchmarkResult, Timing
+from .files import write_whole
 from .tensors import RemoteDevice
 
 if TYPE_CHECKING:
@@ -104,15 +107,26 @@ class ModuleOnServer:
         self.session.release(self.handle, ModuleHandle)
 
 
+NAMES = "tvmrpc.server.function_names"
+MISSING = "tvmrpc.server.missing_function"
+FILE = "tvmrpc.server.module_file"
+"""What a server of ours tells of a module: its functions, why there is none, its bytes."""
+
+
 class RemoteModule(Module):
-    """A module that a session's server has loaded."""
+    """A module that a session's server has loaded.
+
+    Attributes:
+        name: of its file on the server; empty if it has none.
+    """
 
     kind = "rpc"
 
-    def __init__(self, session: RPCSession, handle: int) -> None:
+    def __init__(self, session: RPCSession, handle: int, name: str = "") -> None:
         super().__init__()
         self.session = session
         self.handle = handle
+        self.name = name
         self._there = ModuleOnServer(session, handle)
         if session.dialect == "legacy":
             self.entry_name = "__tvm_main__"
@@ -130,10 +144,81 @@ class RemoteModule(Module):
             known.place = (self._there, name)
         return known
 
+    def function_names(self) -> List[str]:
+        """The names of all functions; of a server of TVM, which cannot tell, those found so far."""
+        handle = self.session.offered(NAMES)
+        if not handle:
+            return sorted(self._functions)
+        text: str = self.session.call(handle, (self,), NAMES)
+        return text.split("\n") if text else []
+
+    def _hint(self, name: str) -> str:
+        handle = self.session.offered(MISSING)
+        return str(self.session.call(handle, (self, name), MISSING)) if handle else ""
+
     def import_module(self, module: Module) -> None:
         """Lets this module's code, on the server, find the functions of another one there."""
         self.session.call_server("ImportModule", self, module)
         super().import_module(module)
+
+    def clear_imports(self) -> None:
+        """Lets this module's code, on the server, find no functions of other modules any more.
+
+        Raises:
+            LibraryError: the server is of TVM up to 0.20, which cannot do that.
+        """
+        name = "ffi.ModuleClearImports"
+        handle = self.session.offered(name)
+        if not handle:
+            raise LibraryError(
+                f"{self!r} keeps what it imports: its server has no function {name}, as TVM up to "
+                "0.20 has none; load the module again"
+            )
+        self.session.call(handle, (self,), name)
+        super().clear_imports()
+
+    def inspect_source(self, fmt: str = "") -> str:
+        """The source that the server has of the module; empty where it has none."""
+        for name in ("ffi.ModuleInspectSource", "runtime.ModuleGetSource"):
+            handle = self.session.offered(name)
+            if handle:
+                return str(self.session.call(handle, (self, fmt), name))
+        return ""
+
+    def get_write_formats(self) -> Sequence[str]:
+        """That of a library, which the server has linked."""
+        return ["so"] if self.name else []
+
+    def write_to_file(self, file_name: Path, fmt: str = "") -> None:
+        """Fetches the library that the server has loaded, linked there if it was not yet.
+
+        From a server of TVM comes what is under its name today.
+
+        Raises:
+            LibraryError: the module is of no file, or `fmt` is none of `get_write_formats`.
+            RemoteError: the file is gone, or was replaced since it was loaded.
+            OSError: the local file cannot be written.
+        """
+        if not self.name:
+            raise LibraryError(
+                f"{self!r} cannot be written to {os.fspath(file_name)}: it is of no file; expected "
+                "a module that load_module returned"
+            )
+        if fmt not in ("", "so"):
+            raise LibraryError(f"{self!r} cannot be written in the format {fmt!r}; expected 'so'")
+        handle = self.session.offered(FILE)
+        if handle:
+            content = self.session.ask(handle, (self,), FILE, self.session.sent)
+        else:
+            content = self.session.download_linked_module(self.name)
+        write_whole(file_name, content)
+
+    def _names_now(self) -> List[str]:
+        """The names for people, who shall not wait for another request, nor see an error."""
+        if self.session.is_idle:
+            with contextlib.suppress(RPCError):
+                return self.function_names()
+        return sorted(self._functions)
 
     def make_evaluator(
         self,
@@ -151,7 +236,9 @@ class RemoteModule(Module):
         return _make_evaluator(self.session, self._there, name, device, timing, preproc)
 
     def __repr__(self) -> str:
-        return f"Module(rpc, {self.handle:x})"
+        host, port = self.session.peer
+        what = f"{self.name or 'no file'} on {self.session.key or 'server'}@{host}:{port}"
+        return described("rpc", what, self._names_now())
 
 
 def _make_evaluator(

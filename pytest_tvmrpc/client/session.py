@@ -185,7 +185,9 @@ class RPCSession:
             RemoteError: it is not there, or does not fit the server's machine; a `CompilerError`,
                 too, if it has to be linked and there is no compiler, or it refused.
         """
-        loaded: RemoteModule = self.call_server("load_module", os.fspath(path))
+        name = os.fspath(path)
+        loaded: RemoteModule = self.call_server("load_module", name)
+        loaded.name = name
         return loaded
 
     # Files
@@ -296,10 +298,7 @@ class RPCSession:
                 last lines.
         """
         arguments = bounds(since, limit)
-        handle = self._handles.get(OUTPUT)
-        if handle is None:
-            (handle,) = self._endpoint.get_functions([OUTPUT])
-            self._handles[OUTPUT] = handle
+        handle = self.offered(OUTPUT)
         return read(self.call(handle, arguments, OUTPUT), arguments[0]) if handle else None
 
     @contextlib.contextmanager
@@ -390,6 +389,19 @@ class RPCSession:
                 f"the server at {self.peer[0]}:{self.peer[1]} has no function {full_name}"
             )
         return handle
+
+    def offered(self, name: str) -> int:
+        """The handle of a function that not every server has; 0 if this one has none."""
+        handle = self._handles.get(name)
+        if handle is None:
+            (handle,) = self._endpoint.get_functions([name])
+            self._handles[name] = handle
+        return handle
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the session is open, and no thread waits for an answer."""
+        return self._endpoint.is_idle
 
     def release(self, handle: int, kind: type) -> None:
         """Lets go of a function, module or object, with the next request."""

@@ -175,6 +175,13 @@ class Module(Object):
             name = self.entry_name
         return self.get_function(name)
 
+    def __dir__(self) -> List[str]:
+        return [*super().__dir__(), *self._names_now()]
+
+    def _names_now(self) -> List[str]:
+        """The names for people, who are shown what there is without an error."""
+        return self.function_names()
+
     def __getitem__(self, name: str) -> PackedFunc:
         __tracebackhide__ = True
         if not isinstance(name, str):

@@ -127,6 +127,14 @@ class Conversation:
             )
         return self._lock
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no thread, this one included, is within a request."""
+        if self._is_mine() or not self._lock.acquire(blocking=False):
+            return False
+        self._lock.release()
+        return True
+
     def _make_lock(self) -> None:
         self._lock = threading.RLock()
         # Whether this thread holds it; so `threading.Condition` asks, and nothing public tells.

@@ -54,6 +54,11 @@ class DirectEndpoint:
         self.closed_because: Optional[str] = None
         self._session = session
 
+    @property
+    def is_idle(self) -> bool:
+        """As an endpoint's: there is nobody to wait for."""
+        return self.closed_because is None
+
     def call(
         self,
         handle: int,

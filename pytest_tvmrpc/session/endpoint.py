@@ -92,6 +92,11 @@ class Endpoint:
         """Whether it ended by neither this side nor a limit."""
         return self._conversation.is_lost
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether a request could be made without waiting for another one's answer."""
+        return self.closed_because is None and self._conversation.is_idle
+
     def speak(self, dialect: Dialect) -> None:
         """Writes and reads in this dialect from now on."""
         self.dialect = dialect

@@ -53,6 +53,11 @@ class Environment:
             "tvm.rpc.server.download_linked_module": self.download_linked_module,
             "tvmrpc.server.model": machine.model,
             "tvmrpc.server.type_key": _type_key,
+            "tvmrpc.server.function_names": _function_names,
+            "tvmrpc.server.missing_function": _missing_function,
+            "tvmrpc.server.module_file": self.module_file,
+            "ffi.ModuleClearImports": _clear_imports,
+            "ffi.ModuleInspectSource": _inspect_source,
             "tvm.rpc.server.ImportModule": _import_module,
             "tvm.rpc.server.ModuleGetFunction": _module_get_function,
             "runtime.RPCTimeEvaluator": self.time_evaluator,
@@ -202,6 +207,15 @@ class Environment:
             return self._content(name, path)
         kinds = ", ".join(f".{kind}" for kind in (*LINKED, *LOADERS))
         raise LibraryError(f"Do not know how to link {name}; expected {kinds}")
+
+    def module_file(self, module: Module) -> Any:
+        """The bytes of the library that was loaded, whatever is under its name by now."""
+        path = os.path.join(self.directory, f".saved-{os.urandom(6).hex()}")
+        module.write_to_file(path, "so")
+        try:
+            return self._content(repr(module), path)
+        finally:
+            os.unlink(path)
 
     def _uploaded(self, name: str) -> str:
         """The path of a file, which has to be there."""
@@ -369,6 +383,28 @@ def _module_get_function(module: Module, name: str, query_imports: Any = True) -
         return module.get_function(name, bool(query_imports))
     except AttributeError:
         return None
+
+
+def _function_names(module: Module) -> str:
+    """The names of a module's functions, a line each."""
+    return "\n".join(module.function_names())
+
+
+def _clear_imports(module: Module) -> None:
+    module.clear_imports()
+
+
+def _inspect_source(module: Module, fmt: str = "") -> str:
+    return module.inspect_source(fmt)
+
+
+def _missing_function(module: Module, name: str) -> str:
+    """What the error for a function that is not there says behind TVM's words for it."""
+    try:
+        module.get_function(name, query_imports=True)
+    except AttributeError as error:
+        return str(error).partition(f"has no function '{name}'")[2]
+    return ""
 
 
 class _Globals(Module):

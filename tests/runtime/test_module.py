@@ -72,6 +72,7 @@ def test_functions_as_attributes() -> None:
     with pytest.raises(AttributeError, match="'Functions' object has no attribute '_one'"):
         module._one  # noqa: B018
     assert not hasattr(module, "__array__")
+    assert {"one", "get_function"} <= set(dir(module))
     assert copy.copy(module)["one"]() == 1
 
 
