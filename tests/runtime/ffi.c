@@ -102,6 +102,13 @@ int TVMFFITypeRegisterMethod(int32_t, const Method *);
 int TVMFFITypeRegisterMetadata(int32_t, const Metadata *);
 int TVMFFITypeRegisterAttr(int32_t, const Bytes *, const Any *);
 const Column *TVMFFIGetTypeAttrColumn(const Bytes *);
+typedef struct Plain {
+  DLTensor tensor;
+  void *context;
+  void (*deleter)(struct Plain *);
+} Plain;
+int TVMFFITensorFromDLPack(Plain *, int32_t, int32_t, void **);
+int TVMFFITensorToDLPack(void *, Plain **);
 int TVMFFITensorFromDLPackVersioned(Managed *, int32_t, int32_t, void **);
 int TVMFFITensorToDLPackVersioned(void *, Managed **);
 int TVMFFITensorCreateUnsafeView(void *, const DLTensor *, void **);
@@ -432,6 +439,30 @@ FUNCTION(exchanged) {
   again->deleter(again);
   CHECK(ended == before);
   TVMFFIObjectDecRef(view);
+  return number(result, ended - before);
+}
+
+static void delete_plain(Plain *plain) {
+  ended += 9;
+  free(plain);
+}
+FUNCTION(exchanged_plain) {
+  Plain *made = calloc(1, sizeof(Plain)), *again = 0;
+  int64_t strides[2] = {1, 2};
+  void *tensor = 0;
+  made->tensor = prototype;
+  made->tensor.data = numbers;
+  made->tensor.strides = strides;
+  made->deleter = delete_plain;
+  CHECK(TVMFFITensorFromDLPack(made, 0, 1, &tensor) != 0);
+  TVMFFIErrorMoveFromRaised(&tensor);
+  TVMFFIObjectDecRef(tensor);
+  CHECK(TVMFFITensorFromDLPack(made, 0, 0, &tensor) == 0);
+  CHECK(TVMFFITensorToDLPack(tensor, &again) == 0 && again->tensor.data == numbers);
+  CHECK(again->tensor.strides != strides && again->tensor.strides[1] == 2);
+  TVMFFIObjectDecRef(tensor);
+  int before = ended;
+  again->deleter(again);
   return number(result, ended - before);
 }
 

@@ -227,6 +227,7 @@ def test_tensors_of_an_allocator(library: LibraryModule, ended: Callable[[], int
 def test_dlpack(library: LibraryModule) -> None:
     """Memory is freed when the last of tensor, exported tensor and view is gone."""
     assert library["exchanged"]() == 7
+    assert library["exchanged_plain"]() == 9
 
 
 def test_streams(library: LibraryModule) -> None:

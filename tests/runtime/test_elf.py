@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Tuple
@@ -200,3 +202,85 @@ def test_hostile_files(tmp_path: Path, compiled: str) -> None:
                 changed[place] = chance.choice((0, 1, 0x7F, 0xFF, chance.randrange(256)))
             with contextlib.suppress(LibraryError):
                 elf.read(written(tmp_path, bytes(changed)))
+
+
+_KERNEL = """
+int TVMFFIFirst(int), TVMFFISecond(int);
+int kernel(int n) { return TVMFFISecond(TVMFFIFirst(n)); }
+"""
+_PROGRAM = """
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+static int add(int n) { return n + 1; }
+static int triple(int n) { return n * 3; }
+int main(int count, char **paths) {
+  void *stubs = dlopen(paths[1], RTLD_NOW | RTLD_LOCAL);
+  void **table = stubs ? dlsym(stubs, "tvmrpc_stub_table") : 0;
+  if (!table) return puts(dlerror()), 1;
+  table[0] = add;
+  table[1] = triple;
+  void *library = dlopen(paths[2], RTLD_NOW | RTLD_LOCAL);
+  if (!library) return puts(dlerror()), 2;
+  int (*kernel)(int) = (int (*)(int))dlsym(library, "kernel");
+  if (!kernel) return 3;
+  printf("%d %s\\n", kernel(4), dlsym(RTLD_DEFAULT, "TVMFFIFirst") ? "seen" : "unseen");
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("way", ["by its name", "with the library"])
+@pytest.mark.parametrize(
+    ("machine", "compiler", "emulator"),
+    [
+        (62, "gcc", ""),
+        (183, "aarch64-linux-gnu-gcc", "qemu-aarch64"),
+        (243, "riscv64-linux-gnu-gcc", "qemu-riscv64"),
+    ],
+    ids=["x86-64", "AArch64", "RISC-V"],
+)
+def test_libraries_bound_to_stubs(
+    machine: int, compiler: str, emulator: str, way: str, tmp_path: Path
+) -> None:
+    """Where the system's loader binds a library to stubs, calls arrive; nobody else sees them.
+
+    Either the library needs libtvm_ffi.so, which is the stubs' name; or it needs nothing, and
+    the stubs need it.
+    """
+    here = elf.machine()
+    is_native = here is not None and here.machine == machine
+    program = shutil.which(compiler)
+    runner = "" if is_native else shutil.which(emulator or "no emulator")
+    if program is None or runner is None:
+        pytest.skip(f"needs {compiler}" + (f" and {emulator}" if emulator else ""))
+
+    def compiled(name: str, text: str, *options: str) -> Path:
+        source, output = tmp_path / f"{name}.c", tmp_path / name
+        source.write_text(text)
+        command = [program, "-o", str(output), str(source), *options]
+        subprocess.run(command, check=True, timeout=60)
+        return output
+
+    names = ["TVMFFIFirst", "TVMFFISecond"]
+    stubs, kernel = tmp_path / "libtvm_ffi.so", tmp_path / "kernel.so"
+    soname = "libtvm_ffi.so" if way == "by its name" else "other.so"
+    needed = [] if way == "by its name" else [str(kernel)]
+    architecture = elf.Architecture(machine, 64, flags=5 if machine == 243 else 0)
+    stubs.write_bytes(elf.stub_library(names, architecture, soname, needed))
+    linking = ["-Wl,--no-as-needed", f"-L{tmp_path}", "-ltvm_ffi"] if way == "by its name" else []
+    compiled("kernel.so", _KERNEL, "-shared", "-fPIC", *linking)
+    main = compiled("main", _PROGRAM, "-ldl")
+    if way == "with the library" and not is_native:
+        assert elf.read(str(kernel)).architecture.fits(architecture)
+    prefix = f"/usr/{compiler.rpartition('-')[0]}"
+    command = [runner, "-L", prefix] if runner else []
+    done = subprocess.run(
+        [*command, str(main), str(stubs), str(kernel)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("15 unseen\n", 0)

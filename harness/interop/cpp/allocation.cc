@@ -40,4 +40,7 @@ static ffi::Tensor OnDevice(int64_t type) {
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(of_environment, OfEnvironment);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(of_its_own, OfItsOwn);
+static bool Made() { return OnDevice(kDLCPU).defined(); }
+
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(made, Made);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(on_device, OnDevice);

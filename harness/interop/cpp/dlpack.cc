@@ -22,6 +22,9 @@ static ffi::Tensor OfArgument(ffi::Tensor tensor) {
 }
 static ffi::Tensor Viewed() { return Numbers().as_strided({2, 2}, {2, 1}); }
 
+static bool Made() { return Numbers().defined(); }
+
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(made, Made);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(there_and_back, ThereAndBack);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(there_and_back_versioned, ThereAndBackVersioned);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(of_argument, OfArgument);
