@@ -112,6 +112,9 @@ MISSING = "tvmrpc.server.missing_function"
 FILE = "tvmrpc.server.module_file"
 """What a server of ours tells of a module: its functions, why there is none, its bytes."""
 
+_OLD_ENTRY = "__tvm_main__"
+"""What calling a module calls on servers of TVM up to 0.21; `Module.entry_name` since then."""
+
 
 class RemoteModule(Module):
     """A module that a session's server has loaded.
@@ -129,19 +132,23 @@ class RemoteModule(Module):
         self.name = name
         self._there = ModuleOnServer(session, handle)
         if session.dialect == "legacy":
-            self.entry_name = "__tvm_main__"
+            self.entry_name = _OLD_ENTRY
         self._functions: Dict[str, RemoteFunction] = {}
 
     def find_function(self, name: str) -> Optional[PackedFunc]:
         """The server's function of this name, looked up once; imports are always searched."""
         known = self._functions.get(name)
         if known is None:
-            found = self.session.call_server("ModuleGetFunction", self, name, True)
+            there = name
+            found = self.session.call_server("ModuleGetFunction", self, there, True)
+            if found is None and name == Module.entry_name:  # TVM 0.21 speaks the FFI dialect, too
+                there = _OLD_ENTRY
+                found = self.session.call_server("ModuleGetFunction", self, there, True)
             if found is None:
                 return None
             known = self._functions[name] = found
             known.name = name
-            known.place = (self._there, name)
+            known.place = (self._there, there)
         return known
 
     def function_names(self) -> List[str]:
@@ -233,6 +240,9 @@ class RemoteModule(Module):
             RemoteError: the module has no such function, or the settings make no sense.
             ValueError: the device is not one of this session, or its TVM lacks a setting.
         """
+        if name == Module.entry_name:  # under the name that the server has for it
+            entry = self.find_function(name)
+            name = entry.place[1] if isinstance(entry, RemoteFunction) and entry.place else name
         return _make_evaluator(self.session, self._there, name, device, timing, preproc)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import gc
 import os
 import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
 import pytest
 
@@ -99,3 +99,26 @@ def test_the_meter_counts(local: rpc.LocalSession) -> None:
     local.get_function("rpc.test.addone")(1)
     assert local.meter.calls >= 2
     assert local.meter.bytes_sent == 0
+
+
+class _ModuleOf021(runtime.Module):
+    """A module as TVM 0.21 has it: what is called has its old name, in the new dialect."""
+
+    def find_function(self, name: str) -> Optional[runtime.PackedFunc]:
+        return runtime.convert(lambda x: x + 1) if name == "__tvm_main__" else None
+
+
+def test_calling_a_module_of_tvm_0_21() -> None:
+    """Calling and measuring a module finds its function by either name; others are not there."""
+    runtime.register_func("tests.module_of_0_21", _ModuleOf021, override=True)
+    try:
+        with rpc.LocalSession() as remote:
+            module = remote.get_function("tests.module_of_0_21")()
+            assert module(1) == 2
+            assert module["__tvm_main__"](1) == 2
+            measured = module.time_evaluator(module.entry_name, remote.cpu(0), number=2)(1)
+            assert len(measured.results) == 1
+            with pytest.raises(AttributeError, match="other"):
+                module["other"]
+    finally:
+        runtime.remove_global_func("tests.module_of_0_21")
