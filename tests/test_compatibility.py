@@ -96,7 +96,15 @@ DOCUMENTED_RUNTIME = {
 
 NOT_FOR_RUNTIME_USERS = {
     "Device": {"api"},
-    "Module": {"describe", "find_function", "has_own", "make_evaluator", "properties"},
+    "Module": {
+        "describe",
+        "find_function",
+        "has_own",
+        "host_device",
+        "make_evaluator",
+        "make_timed",
+        "properties",
+    },
     "PackedFunc": {"function"},
     "Tensor": {
         *("argument", "byte_offset", "data_type", "dltensor", "memory", "part", "record", "word"),

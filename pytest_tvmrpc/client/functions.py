@@ -13,7 +13,7 @@ from ..owners import not_copied
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
 from ..runtime.function import PackedFunc
 from ..runtime.module import Module, Path, described
-from ..runtime.profiling import BenchmarkResult, Timing
+from ..runtime.profiling import BenchmarkResult, TimedCall, TimeEvaluator, Timing, timed_call
 from .files import write_whole
 from .tensors import RemoteDevice
 
@@ -60,7 +60,7 @@ class RemoteFunction(PackedFunc):
 
     def make_evaluator(
         self, device: Device, timing: Timing, preproc: Union[str, Callable[..., Any]] = ""
-    ) -> Callable[..., BenchmarkResult]:
+    ) -> TimeEvaluator:
         """A function that takes the arguments of this one and measures its calls on the server.
 
         Raises:
@@ -233,7 +233,7 @@ class RemoteModule(Module):
         device: Device,
         timing: Timing,
         preproc: Union[str, Callable[..., Any]],
-    ) -> Callable[..., BenchmarkResult]:
+    ) -> TimeEvaluator:
         """`time_evaluator` on the server, without the network.
 
         Raises:
@@ -244,6 +244,29 @@ class RemoteModule(Module):
             entry = self.find_function(name)
             name = entry.place[1] if isinstance(entry, RemoteFunction) and entry.place else name
         return _make_evaluator(self.session, self._there, name, device, timing, preproc)
+
+    def host_device(self) -> Device:
+        """The CPU of the server."""
+        return self.session.cpu(0)
+
+    def make_timed(self, name: str, device: Device) -> Tuple[TimedCall, str]:
+        """What makes one call on the server; a server of ours takes its time there, too."""
+        session = self.session
+        if not session.is_ours:
+            function = self.get_function(name, query_imports=True)
+            return timed_call(function, device), "of the client, with the network"
+        _check_device(session, device)
+        there = session.call_server(
+            "tvmrpc.server.timed", self._there, name, device.device_type, device.device_id
+        )
+        there.name = name
+
+        def call(*args: Any) -> Tuple[Any, float]:
+            __tracebackhide__ = True
+            result = there(*args)
+            return result, session.call_server("tvmrpc.server.seconds", there)
+
+        return call, "of the server"
 
     def __repr__(self) -> str:
         host, port = self.session.peer
@@ -258,25 +281,29 @@ def _make_evaluator(
     device: Device,
     timing: Timing,
     preproc: Union[str, Callable[..., Any]],
-) -> Callable[..., BenchmarkResult]:
+) -> TimeEvaluator:
     """Measures a function of a module, or a global one, on the server."""
     if callable(preproc):
         raise ValueError("f_preproc is the name of a function of the server, not a function")
-    if not (isinstance(device, RemoteDevice) and device.session is session):
-        raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
+    _check_device(session, device)
     place = (module, name, device.device_type, device.device_id)
     measure = _make_measure(session, place, timing, preproc)
     measure.name = f"measuring {name}"
     meter = session.meter
     least_s = timing.repeat * timing.min_repeat_ms / 1000
 
-    def evaluate(*args: Any) -> BenchmarkResult:
-        result = BenchmarkResult.from_bytes(measure(*args))
+    def measured(*args: Any) -> Sequence[float]:
+        results = BenchmarkResult.from_bytes(measure(*args)).results
         # The device lets `number` grow to reach min_repeat_ms, and does not say how far.
-        meter.device_s += max(sum(result.results) * timing.number, least_s)
-        return result
+        meter.device_s += max(sum(results) * timing.number, least_s)
+        return results
 
-    return evaluate
+    return TimeEvaluator(name, timing, measured)
+
+
+def _check_device(session: RPCSession, device: Device) -> None:
+    if not (isinstance(device, RemoteDevice) and device.session is session):
+        raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
 
 
 _LATER_SETTINGS = (

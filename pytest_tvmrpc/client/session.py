@@ -377,7 +377,7 @@ class RPCSession:
 
     def _server_function(self, name: str) -> int:
         """The handle of such a function; kept, and looked up along with the other usual ones."""
-        full_name = name if name.startswith("runtime.") else f"tvm.rpc.server.{name}"
+        full_name = name if name.startswith(("runtime.", "tvmrpc.")) else f"tvm.rpc.server.{name}"
         handle = self._handles.get(full_name)
         if handle is None:
             names = [full_name, *(usual for usual in _USUAL if usual != full_name)]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         save_param_dict,
         save_param_dict_to_file,
     )
+    from .profiler import Profile, profile
     from .profiling import BenchmarkResult
     from .registry import (
         get_global_func,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         register_global_func,
         remove_global_func,
     )
+    from .report import Report
     from .sources import load_static_library, module_from_source
     from .structural import (
         assert_structural_equal,
@@ -68,6 +70,8 @@ __all__ = [
     "ObjectPath",
     "ObjectPathPair",
     "PackedFunc",
+    "Profile",
+    "Report",
     "Scriptable",
     "ShapeTuple",
     "String",
@@ -91,6 +95,7 @@ __all__ = [
     "nd",
     "num_threads",
     "numpyasarray",
+    "profile",
     "profiling",
     "register_device_api",
     "register_func",
@@ -119,6 +124,8 @@ _HOMES = {
     "ObjectPath": "object_path",
     "ObjectPathPair": "object_path",
     "PackedFunc": "function",
+    "Profile": "profiler",
+    "Report": "report",
     "Scriptable": "constant",
     "ShapeTuple": "object",
     "String": "object",
@@ -136,6 +143,7 @@ _HOMES = {
     "load_static_library": "sources",
     "module_from_source": "sources",
     "num_threads": "parallel",
+    "profile": "profiler",
     "register_device_api": "device.kinds",
     "register_func": "registry",
     "register_global_func": "registry",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 import importlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import (
     List,
     Optional,
     Sequence,
+    Tuple,
     Union,
     cast,
 )
@@ -23,12 +23,13 @@ from typing import (
 from ..errors import LibraryError
 from ..owners import not_copied
 from . import registry
+from .device.api import Device
+from .device.names import cpu
 from .object import Object
 
 if TYPE_CHECKING:
-    from .device.api import Device
     from .function import PackedFunc
-    from .profiling import BenchmarkResult, Timing
+    from .profiling import TimedCall, TimeEvaluator, Timing
 
 __all__ = ["LINKED", "Module", "ModulePropertyMask", "load_module"]
 
@@ -344,19 +345,18 @@ class Module(Object):
         limit_zero_time_iterations: int = 100,
         cooldown_interval_ms: int = 0,
         repeats_to_cooldown: int = 1,
-        cache_flush_bytes: int = 0,
+        cache_flush_bytes: Union[int, str, Callable[..., Any]] = 0,
         f_preproc: Union[str, Callable[..., Any]] = "",
-    ) -> Callable[..., BenchmarkResult]:
+    ) -> TimeEvaluator:
         """A function that takes the arguments of `func_name` and measures its calls.
 
         Args:
+            func_name: of the function that is called ``1 + number * repeat`` times.
             dev: the device to wait for before the clock is read.
-            number: calls in one measurement.
-            repeat: measurements; each is one element of ``results``.
-            min_repeat_ms: `number` grows until a measurement takes as long.
-            limit_zero_time_iterations: measurements of exactly 0 s that are tried again.
-            cooldown_interval_ms: pause after every `repeats_to_cooldown` measurements.
-            cache_flush_bytes: memory that is written before each measurement.
+            number, repeat, min_repeat_ms, limit_zero_time_iterations, cooldown_interval_ms,
+                repeats_to_cooldown: how to measure, as `profiling.Timing` says.
+            cache_flush_bytes: as there, since TVM 0.14; as a text or a function it is the ninth
+                argument of older ones, `f_preproc`.
             f_preproc: a function, or the name of a global one, called with the arguments before
                 each measurement.
 
@@ -365,10 +365,27 @@ class Module(Object):
 
         Raises:
             AttributeError: the module has no function of this name.
-            ValueError: there is no global function `f_preproc`.
+            TypeError: an argument is of a wrong type.
+            ValueError: a setting is out of its range, or there is no global function `f_preproc`.
+            DeviceError: nobody drives such devices here.
         """
+        __tracebackhide__ = True
         from .profiling import Timing
 
+        flush_bytes = cache_flush_bytes
+        if isinstance(flush_bytes, str) or callable(flush_bytes):
+            if f_preproc:
+                raise TypeError(
+                    f"cache_flush_bytes is {flush_bytes!r}; expected an integer, since f_preproc "
+                    "is given, too"
+                )
+            f_preproc, flush_bytes = flush_bytes, 0
+        if not isinstance(func_name, str):
+            raise TypeError(f"{func_name!r} is no name of a function; expected a str")
+        if not isinstance(dev, Device):
+            raise TypeError(f"{dev!r} is no device; expected e.g. runtime.cpu(0)")
+        if not isinstance(f_preproc, str) and not callable(f_preproc):
+            raise TypeError(f"f_preproc is {f_preproc!r}; expected a function or its name")
         timing = Timing(
             number,
             repeat,
@@ -376,31 +393,36 @@ class Module(Object):
             limit_zero_time_iterations,
             cooldown_interval_ms,
             repeats_to_cooldown,
-            cache_flush_bytes,
+            flush_bytes,
         )
-        return self.make_evaluator(func_name, dev, timing, f_preproc)
+        return self.make_evaluator(func_name, dev, timing.checked(), f_preproc)
 
     def make_evaluator(
         self, name: str, device: Device, timing: Timing, preproc: Union[str, Callable[..., Any]]
-    ) -> Callable[..., BenchmarkResult]:
+    ) -> TimeEvaluator:
         """`time_evaluator` with its settings together; what kinds of modules replace."""
+        from .profiling import local_evaluator
+
         function = self.get_function(name, query_imports=True)
         before = preproc if callable(preproc) else None
         if isinstance(preproc, str) and preproc:
             before = registry.get_global_func(preproc)
+        return local_evaluator(name, function, device, timing, before)
 
-        def evaluate(*args: Any) -> BenchmarkResult:
-            from .profiling import BenchmarkResult, measure
+    def host_device(self) -> Device:
+        """The CPU of the machine that the module is on."""
+        return cpu(0)
 
-            results = measure(
-                function.prepare(*args),
-                device.sync,
-                preproc=functools.partial(before, *args) if before else None,
-                **timing._asdict(),
-            )
-            return BenchmarkResult(results)
+    def make_timed(self, name: str, device: Device) -> Tuple[TimedCall, str]:
+        """What makes one call and takes its time, and whose clock that is.
 
-        return evaluate
+        Returns:
+            A function that takes the arguments of `name` and returns what it returned and its
+            duration in seconds; and, for a report, where the clock is, empty for this machine.
+        """
+        from .profiling import timed_call
+
+        return timed_call(self.get_function(name, query_imports=True), device), ""
 
     def _find(self, name: str, query_imports: bool) -> Optional[PackedFunc]:
         function = self.find_function(name)

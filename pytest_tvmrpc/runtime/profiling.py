@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import math
@@ -9,9 +10,28 @@ import operator
 import os
 import struct
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-__all__ = ["BenchmarkResult", "Timing", "check_options", "measure"]
+from .report import Count, Duration, Percent, Ratio, Report
+
+if TYPE_CHECKING:
+    from .device.api import Device
+    from .function import PackedFunc
+
+__all__ = [
+    "BenchmarkResult",
+    "Count",
+    "Duration",
+    "Percent",
+    "Ratio",
+    "Report",
+    "TimeEvaluator",
+    "TimedCall",
+    "Timing",
+    "local_evaluator",
+    "measure",
+    "timed_call",
+]
 
 
 class BenchmarkResult:
@@ -78,8 +98,26 @@ class BenchmarkResult:
         )
 
 
+_INT32_MAX = 2**31 - 1
+_LONGEST_S = 1e12  # sums and squares of more might be no numbers any more
+_DAY_MS = 24 * 60 * 60 * 1000
+
+
 class Timing(NamedTuple):
-    """The settings of `measure`, in the order of ``time_evaluator``'s arguments."""
+    """How to measure: what ``time_evaluator`` takes, in its order.
+
+    Attributes:
+        number: calls in one measurement; it grows when they take less than `min_repeat_ms`, and
+            keeps its grown value.
+        repeat: measurements.
+        min_repeat_ms: what one measurement takes at least, in milliseconds.
+        limit_zero_time_iterations: after so many measurements of exactly 0 s, `min_repeat_ms` is
+            given up.
+        cooldown_interval_ms: how long to sleep after a measurement, in milliseconds.
+        repeats_to_cooldown: after every how many measurements that is.
+        cache_flush_bytes: how much to copy before each measurement, so that caches hold something
+            else.
+    """
 
     number: int = 10
     repeat: int = 1
@@ -89,10 +127,15 @@ class Timing(NamedTuple):
     repeats_to_cooldown: int = 1
     cache_flush_bytes: int = 0
 
+    def checked(self) -> Timing:
+        """The same, with plain integers.
 
-_INT32_MAX = 2**31 - 1
-_LONGEST_S = 1e12  # sums and squares of more might be no numbers any more
-_DAY_MS = 24 * 60 * 60 * 1000
+        Raises:
+            TypeError: a setting is no integer; the message names it.
+            ValueError: one is out of its range.
+        """
+        return Timing(*map(_checked, self._fields, self))
+
 
 _LIMITS = {
     "number": (1, _INT32_MAX),
@@ -105,33 +148,108 @@ _LIMITS = {
 }
 
 
-def check_options(**options: int) -> None:
-    """Refuse what cannot be measured with.
+def _checked(name: str, value: Any) -> int:
+    least, most = _LIMITS[name]
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected an integer from {least} to {most}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {value!r}; expected an integer from {least} to {most}")
+    return number
+
+
+class TimeEvaluator:
+    """A function that takes the arguments of another one, and measures its calls.
+
+    Args:
+        name: of the function that is measured.
+        timing: how it is measured.
+        measure: what does it: takes the arguments, returns durations in seconds.
+
+    Attributes:
+        name, timing: as given.
+    """
+
+    __slots__ = ("_measure", "name", "timing")
+
+    def __init__(self, name: str, timing: Timing, measure: Callable[..., Sequence[float]]) -> None:
+        self.name = name
+        self.timing = timing
+        self._measure = measure
+
+    def __call__(self, *args: Any) -> BenchmarkResult:
+        """Measure calls with these arguments."""
+        __tracebackhide__ = True
+        return BenchmarkResult(self._measure(*args))
+
+    def __repr__(self) -> str:
+        usual = Timing()
+        settings = [
+            f"{name}={value}"
+            for name, value in self.timing._asdict().items()
+            if name in ("number", "repeat") or value != getattr(usual, name)
+        ]
+        return f"<TimeEvaluator of {self.name}, {', '.join(settings)}>"
+
+
+def local_evaluator(
+    name: str,
+    function: PackedFunc,
+    device: Device,
+    timing: Timing,
+    preproc: Optional[Callable[..., Any]] = None,
+) -> TimeEvaluator:
+    """The measurement of a function of this machine.
+
+    Args:
+        name: what the function is called.
+        function: what is measured.
+        device: what is waited for before the clock is read.
+        timing: how, checked.
+        preproc: called with the arguments before each measurement, and not timed.
 
     Raises:
-        ValueError: an option is no integer or out of its range; the message names it.
+        DeviceError: nobody drives such devices here.
     """
-    for name, value in options.items():
-        least, most = _LIMITS[name]
-        try:
-            within = least <= operator.index(value) <= most
-        except TypeError:
-            within = False
-        if not within:
-            raise ValueError(f"{name} is {value!r}; expected an integer from {least} to {most}")
+    _ = device.api  # which raises
+
+    def measured(*args: Any) -> List[float]:
+        before = functools.partial(preproc, *args) if preproc else None
+        return measure(function.prepare(*args), device.sync, timing, before)
+
+    return TimeEvaluator(name, timing, measured)
+
+
+TimedCall = Callable[..., Tuple[Any, float]]
+"""Takes the arguments of a function; returns its result and its duration in seconds."""
+
+
+def timed_call(function: Callable[..., Any], device: Device) -> TimedCall:
+    """One call each time, between two waits for the device.
+
+    Raises:
+        DeviceError: nobody drives such devices here.
+    """
+    _ = device.api  # which raises
+
+    def call(*args: Any) -> Tuple[Any, float]:
+        __tracebackhide__ = True
+        device.sync()
+        start = time.perf_counter()
+        result = function(*args)
+        device.sync()
+        return result, time.perf_counter() - start
+
+    return call
 
 
 def measure(
     run: Callable[[], Any],
     sync: Callable[[], None],
-    *,
-    number: int = 10,
-    repeat: int = 1,
-    min_repeat_ms: int = 0,
-    limit_zero_time_iterations: int = 100,
-    cooldown_interval_ms: int = 0,
-    repeats_to_cooldown: int = 1,
-    cache_flush_bytes: int = 0,
+    timing: Timing,
     preproc: Optional[Callable[[], Any]] = None,
 ) -> List[float]:
     """Call a function ``1 + number * repeat`` times and time all calls but the first.
@@ -141,38 +259,24 @@ def measure(
     Args:
         run: what is measured, its arguments included.
         sync: waits for the device.
-        number: of calls in each repeat; grows when they take less than `min_repeat_ms`, and
-            keeps its grown value.
-        repeat: of how many durations are returned.
-        min_repeat_ms: what one repeat takes at least.
-        limit_zero_time_iterations: after so many durations of 0, `min_repeat_ms` is given up.
-        cooldown_interval_ms: how long to sleep after a repeat.
-        repeats_to_cooldown: after every how many repeats that is.
-        cache_flush_bytes: how much to copy before each timing, so that caches hold something else.
-        preproc: called before each repeat, and not timed.
+        timing: how, checked.
+        preproc: called before each measurement, and not timed.
 
     Returns:
-        Seconds for one call, for each repeat.
+        Seconds for one call, for each measurement.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: there is not so much memory to flush the caches with.
     """
-    check_options(
-        number=number,
-        repeat=repeat,
-        min_repeat_ms=min_repeat_ms,
-        limit_zero_time_iterations=limit_zero_time_iterations,
-        cooldown_interval_ms=cooldown_interval_ms,
-        repeats_to_cooldown=repeats_to_cooldown,
-        cache_flush_bytes=cache_flush_bytes,
-    )
-    flush = _cache_flusher(cache_flush_bytes)
+    number = timing.number
+    min_repeat_ms = timing.min_repeat_ms
+    flush = _cache_flusher(timing.cache_flush_bytes)
     results: List[float] = []
     process = os.getpid()
     run()
     sync()
     _check_process(process)
-    for index in range(repeat):
+    for index in range(timing.repeat):
         if preproc is not None:
             preproc()
         elapsed_ns = zero_times = 0
@@ -186,11 +290,11 @@ def measure(
             zero_times += not elapsed_ns
             if elapsed_ns >= min_repeat_ms * 1_000_000 or number == _INT32_MAX:
                 break
-            if zero_times >= limit_zero_time_iterations:
+            if zero_times >= timing.limit_zero_time_iterations:
                 break
         results.append(elapsed_ns / 1e9 / number)
-        if cooldown_interval_ms and index % repeats_to_cooldown == 0:
-            time.sleep(cooldown_interval_ms / 1000)
+        if timing.cooldown_interval_ms and index % timing.repeats_to_cooldown == 0:
+            time.sleep(timing.cooldown_interval_ms / 1000)
     return results
 
 

@@ -12,12 +12,12 @@ from typing import Any, Callable, Dict, List, Optional
 
 from ..errors import LibraryError
 from ..protocol.values import ByteSource
-from ..runtime.device.api import Device
 from ..runtime.function import PackedFunc
 from ..runtime.module import LINKED, LOADERS, Module, load_module
 from ..runtime.object import Object, ShapeTuple
 from ..runtime.registry import get_global_func
 from . import machine, selftest, tuning
+from .measuring import Measuring, seconds_of
 
 MAX_NAME = 1024
 """Bytes of a file's name with its folders; systems stop at 1,024 to 4,096 bytes of a path."""
@@ -44,6 +44,7 @@ class Environment:
         self.functions: Dict[str, PackedFunc] = {}
         self._loaded = 0
         self._upload = PackedFunc(self.upload, "tvm.rpc.server.upload")
+        measuring = Measuring(self.find)
         named: Dict[str, Callable[..., Any]] = {
             "tvm.rpc.server.download": self.download,
             "tvm.rpc.server.remove": self.remove,
@@ -60,7 +61,9 @@ class Environment:
             "ffi.ModuleInspectSource": _inspect_source,
             "tvm.rpc.server.ImportModule": _import_module,
             "tvm.rpc.server.ModuleGetFunction": _module_get_function,
-            "runtime.RPCTimeEvaluator": self.time_evaluator,
+            "tvmrpc.server.timed": measuring.timed,
+            "tvmrpc.server.seconds": seconds_of,
+            "runtime.RPCTimeEvaluator": measuring.time_evaluator,
             "runtime.SystemLib": _system_lib,
             "ffi.SystemLib": _system_lib,
         }
@@ -231,37 +234,6 @@ class Environment:
 
         return link_library(path, folder=self.directory)
 
-    def time_evaluator(
-        self,
-        module: Optional[Module],
-        name: str,
-        device_type: int,
-        device_id: int,
-        *settings: Any,
-    ) -> PackedFunc:
-        """Measures a function on the device; its results are doubles in bytes, seconds per call.
-
-        The settings grew with TVM's versions: 8, 10, 11 or 12 arguments in all. The first seven
-        and the last are always the same.
-        """
-        if len(settings) not in (4, 6, 7, 8):
-            raise ValueError(
-                f"a time evaluator of {4 + len(settings)} arguments; expected 8, 10, 11 or 12"
-            )
-        from ..runtime.profiling import Timing  # which most sessions never need
-
-        *given, preproc = settings
-        if len(given) == 5:  # TVM 0.9 has the cool-down, but not the limit before it
-            given.insert(3, Timing().limit_zero_time_iterations)
-        everything = _Globals(self.find)
-        evaluate = (module or everything).make_evaluator(
-            name,
-            Device(device_type, device_id),
-            Timing(*given),
-            everything.find_function(preproc) if preproc else "",
-        )
-        return PackedFunc(lambda *values: evaluate(*values).to_bytes(), f"measuring {name}")
-
 
 class _FileSink:
     """A file in the making; it gets its name when it is complete.
@@ -405,19 +377,3 @@ def _missing_function(module: Module, name: str) -> str:
     except AttributeError as error:
         return str(error).partition(f"has no function '{name}'")[2]
     return ""
-
-
-class _Globals(Module):
-    """A session's global functions as a module: what is measured when no module is named."""
-
-    kind = "global"
-
-    def __init__(self, find: Callable[[str], Optional[PackedFunc]]) -> None:
-        super().__init__()
-        self._find_global = find
-
-    def find_function(self, name: str) -> PackedFunc:
-        found = self._find_global(name)
-        if found is None:
-            raise ValueError(f"Cannot find {name} in the global registry")
-        return found

@@ -347,6 +347,17 @@ def test_leaving_while_answers_are_due(legacy_server: Start, session: Open) -> N
     assert server.session.ended == "Shutdown"
 
 
+def test_a_profile(old: LegacyServer, session: Open) -> None:
+    """A server of TVM cannot take the time of one call; it is called once all the same."""
+    with session(old) as remote:
+        remote.upload(b"x", "a.so")
+        with runtime.profile(remote.load_module("a.so")) as profile:
+            assert profile["addone"](1) == 2
+        (call,) = profile.report.calls
+        assert (call["Name"], call["Device"]) == ("addone", "cpu0")
+        assert profile.report.configuration == {"Clock": "of the client, with the network"}
+
+
 def test_everything_is_freed_once(old: LegacyServer, session: Open) -> None:
     """No handle is left, and none is freed twice, which would have been complained about."""
     with session(old) as remote:

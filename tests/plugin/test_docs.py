@@ -31,7 +31,7 @@ PLAIN = "def test_it(remote): assert remote.get_function('rpc.test.addone')(1) =
 
 def examples() -> Iterator[Tuple[str, Dict[str, str]]]:
     """The whole files of each section, by the heading above them."""
-    for page in ("plugin", "hooks"):
+    for page in ("plugin", "hooks", "benchmarking"):
         for section in re.split(r"^(?=##+ )", PAGES[page], flags=re.MULTILINE):
             found = {}
             for block in BLOCK.findall(section):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.errors import LibraryError
+from pytest_tvmrpc.errors import DeviceError, LibraryError
 from pytest_tvmrpc.runtime import registry
 from pytest_tvmrpc.runtime.function import PackedFunc
 from pytest_tvmrpc.runtime.module import Module, load_module
@@ -191,6 +191,57 @@ def test_time_evaluator(register: Any) -> None:
     assert len(result.results) == 2
     assert min(result.results) > 0
     assert calls == [(1, 2), "before", *[(1, 2)] * 3, "before", *[(1, 2)] * 3]
+
+
+def test_time_evaluator_in_the_order_of_older_versions(register: Any) -> None:
+    """Up to 0.13 the ninth argument is f_preproc; now it is cache_flush_bytes, a number."""
+    prepared: List[Any] = []
+    register("test.prepare", lambda *args: prepared.append(args))
+    module = Functions(f=lambda *args: None)
+    new = module.time_evaluator("f", CPU, 1, 2, 0, 100, 0, 1, 64, "test.prepare")
+    old = module.time_evaluator("f", CPU, 1, 2, 0, 100, 0, 1, "test.prepare")
+    given = module.time_evaluator("f", CPU, 1, 2, 0, 100, 0, 1, lambda *args: prepared.append(args))
+    for number, evaluate in enumerate((new, old, given), 1):
+        assert len(evaluate(5).results) == 2
+        assert prepared == [(5,)] * 2 * number
+    assert (new.timing.cache_flush_bytes, old.timing.cache_flush_bytes) == (64, 0)
+    assert repr(new) == "<TimeEvaluator of f, number=1, repeat=2, cache_flush_bytes=64>"
+    assert module.time_evaluator("f", CPU, 1, 1, 0, 100, 0, 1, "").timing.cache_flush_bytes == 0
+    with pytest.raises(TypeError, match="expected an integer, since f_preproc is given, too"):
+        module.time_evaluator("f", CPU, 1, 1, 0, 100, 0, 1, "test.prepare", "test.prepare")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((5, CPU), TypeError, "5 is no name of a function"),
+        (("f", "cpu"), TypeError, "'cpu' is no device"),
+        (("f", None), TypeError, "None is no device"),
+        (("f", CPU, 0), ValueError, "number is 0; expected an integer from 1"),
+        (("f", CPU, -1), ValueError, "number is -1"),
+        (("f", CPU, 1.5), TypeError, "number is 1.5; expected an integer"),
+        (("f", CPU, "3"), TypeError, "number is '3'"),
+        (("f", CPU, True), TypeError, "number is True"),
+        (("f", CPU, 1, 0), ValueError, "repeat is 0"),
+        (("f", CPU, 1, 1, -1), ValueError, "min_repeat_ms is -1"),
+        (("f", CPU, 1, 1, 0.5), TypeError, "min_repeat_ms is 0.5"),
+        (("f", CPU, 1, 1, 0, -1), ValueError, "limit_zero_time_iterations is -1"),
+        (("f", CPU, 1, 1, 0, 1, -1), ValueError, "cooldown_interval_ms is -1"),
+        (("f", CPU, 1, 1, 0, 1, 0, 0), ValueError, "repeats_to_cooldown is 0"),
+        (("f", CPU, 1, 1, 0, 1, 0, 1, -1), ValueError, "cache_flush_bytes is -1"),
+        (("f", CPU, 1, 1, 0, 1, 0, 1, 2**40), ValueError, "cache_flush_bytes is"),
+        (("f", CPU, 1, 1, 0, 1, 0, 1, None), TypeError, "cache_flush_bytes is None"),
+        (("f", CPU, 1, 1, 0, 1, 0, 1, 0, 5), TypeError, "f_preproc is 5"),
+        (("f", CPU, 1, 1, 0, 1, 0, 1, "no.such"), ValueError, r"no\.such"),
+        (("f", runtime.Device(99, 0)), DeviceError, "not enabled"),
+    ],
+)
+def test_time_evaluators_that_make_no_sense(arguments: Any, error: Any, message: str) -> None:
+    """They are refused where they are made, before anything is called."""
+    called: List[Any] = []
+    with pytest.raises(error, match=message):
+        Functions(f=called.append).time_evaluator(*arguments)
+    assert called == []
 
 
 def test_time_evaluator_of_what_is_not_there() -> None:

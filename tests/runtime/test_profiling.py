@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pytest_tvmrpc.runtime import profiling
-from pytest_tvmrpc.runtime.profiling import BenchmarkResult, measure
+from pytest_tvmrpc.runtime.profiling import BenchmarkResult, Timing
 
 
 class Clock:
@@ -48,6 +48,11 @@ def clock(monkeypatch):
 
 def nothing() -> None:
     """Waits for a device that is always ready."""
+
+
+def measure(run, sync, preproc=None, **settings):
+    """The loop, with its settings by name."""
+    return profiling.measure(run, sync, Timing(**settings).checked(), preproc)
 
 
 @pytest.mark.parametrize(("number", "repeat"), [(1, 1), (3, 2), (10, 1), (1, 7)])
@@ -187,12 +192,15 @@ def test_real_time_is_measured():
         ("cache_flush_bytes", -1),
         ("cache_flush_bytes", 2**50),
         ("cache_flush_bytes", None),
+        ("repeat", True),
+        ("repeat", float("nan")),
     ],
 )
 def test_absurd_options_are_refused_by_name(option, value):
     """Before anything is called."""
     calls = []
-    with pytest.raises(ValueError, match=f"{option} is .*; expected an integer from"):
+    error = ValueError if type(value) is int else TypeError
+    with pytest.raises(error, match=f"{option} is .*; expected an integer from"):
         measure(lambda: calls.append(1), nothing, **{option: value})
     assert not calls
 
