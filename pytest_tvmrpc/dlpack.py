@@ -548,6 +548,16 @@ def checked_shape(shape: Any, dtype: Optional[DataType] = None) -> Tuple[int, ..
     return lengths
 
 
+def compact_strides(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """The distance of neighbours along each axis, in elements, in C order without gaps."""
+    strides = []
+    distance = 1
+    for length in reversed(shape):
+        strides.append(distance)
+        distance *= length
+    return tuple(reversed(strides))
+
+
 def _sequence_of(shape: Any) -> Tuple[Any, ...]:
     """The elements of a shape that is no plain tuple."""
     if hasattr(shape, "__index__") and getattr(shape, "ndim", 0) == 0:

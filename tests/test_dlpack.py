@@ -467,7 +467,7 @@ NO_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("shape", NO_SHAPES, ids=repr)
+@pytest.mark.parametrize("shape", NO_SHAPES, ids=itertools.count())
 def test_what_is_no_shape(shape):
     """Nothing is rounded, and no text or truth is a number; the message shows what was given."""
     with pytest.raises(TypeError, match="shape") as refused:

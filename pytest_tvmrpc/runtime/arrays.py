@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Layout",
     "array_of",
-    "as_array",
     "converted",
     "data_type_of",
     "data_types",
@@ -50,10 +49,27 @@ def data_type_of(dtype: Any) -> DataType:
         else:
             import numpy
 
-            known = DataType(numpy.dtype(dtype).name)
+            known = _stored_as(numpy.dtype(dtype))
         if len(data_types) < _KNOWN:
             data_types[dtype] = known
     return known
+
+
+_LONG = (13, 16)
+"""NumPy's numbers of longdouble and clongdouble."""
+
+
+def _stored_as(dtype: numpy.dtype[Any]) -> DataType:
+    """The type under which elements of a type of NumPy's can be stored exactly.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if dtype.num in _LONG:  # whose format depends on the machine
+        raise ValueError(f"NumPy's {dtype} is no data type of TVM; convert to float64 first")
+    if dtype.names is not None or dtype.subdtype is not None:
+        raise ValueError(f"NumPy's {dtype} is no data type of TVM; give each field by itself")
+    return DataType(dtype.name)
 
 
 class Layout(NamedTuple):
@@ -78,6 +94,10 @@ _NUMPY_CODES = (
     DataTypeCode.COMPLEX,
     DataTypeCode.BOOL,
 )
+
+
+_MOST_BITS = 128
+"""Of complex numbers; a ``float128`` is another format on each machine."""
 
 
 def layout_of(data_type: DataType) -> Layout:
@@ -108,7 +128,7 @@ def _numpy_type(element: DataType, *, is_bool: bool) -> numpy.dtype[Any]:
 
     name, bits, package = str(element), element.bits, _ml_dtypes()
     try:
-        if element.code in _NUMPY_CODES and (bits % 8 == 0 or is_bool):
+        if element.code in _NUMPY_CODES and (bits % 8 == 0 or is_bool) and bits <= _MOST_BITS:
             return numpy.dtype(name)
         if bits == 4 and element.code in (DataTypeCode.INT, DataTypeCode.UINT):
             return numpy.dtype("int8" if element.code == DataTypeCode.INT else "uint8")
@@ -143,35 +163,40 @@ def array_of(source: Any) -> Array:
     """An array of what only is like one; another library's tensor is looked at in place.
 
     Raises:
+        TypeError: it is nothing like an array of numbers.
+        ValueError: some elements are masked.
         BufferError, RuntimeError: NumPy cannot take it, for example because of its device.
     """
     import numpy
 
     if hasattr(source, "__dlpack__") and not hasattr(source, "__array__"):
         return numpy.from_dlpack(source)
-    return numpy.asarray(source)
-
-
-def as_array(source: Any, layout: Layout) -> Array:
-    """An array of what only is like one, to be copied to a tensor of this layout.
-
-    Raises:
-        TypeError: it is nothing like an array.
-    """
-    import numpy
-
-    if isinstance(source, numpy.generic) or layout.is_bits or hasattr(source, "__dlpack__"):
-        return array_of(source)
+    if numpy.any(getattr(source, "mask", False)):
+        raise ValueError(
+            "some elements of the array are masked, which a tensor cannot say; "
+            "give what they shall be: array.filled(value)"
+        )
     try:
-        return numpy.array(source, dtype=layout.dtype)
+        array = numpy.asarray(source)
     except Exception as error:  # whatever the elements raise when they are asked for a number
         raise TypeError(
             f"array must be an array_like data, type {type(source)} is not supported: {error}"
         ) from error
+    if array.dtype.kind in "OSUMmT" or array.dtype.names is not None:
+        raise TypeError(
+            f"array must be an array_like data, type {type(source)} is not supported: "
+            f"its elements are of NumPy's type {array.dtype}; expected numbers"
+        )
+    return array
 
 
 def converted(source: Array, layout: Layout) -> Array:
-    """A contiguous array that NumPy lends as bytes; flat, if the type is not NumPy's own."""
+    """A contiguous array that NumPy lends as bytes; flat, if the type is not NumPy's own.
+
+    Raises:
+        ValueError: a value would become another one; rounding to a floating-point type is none.
+        TypeError: bfloat16 is asked for, and nobody here can convert to it.
+    """
     import numpy
 
     if layout.is_bits and source.dtype != layout.dtype:
@@ -180,11 +205,47 @@ def converted(source: Array, layout: Layout) -> Array:
             "install it (pip install 'pytest-tvmrpc[dtypes]'), or give the bits as uint16"
         )
     if layout.dtype.name != "bfloat16" or source.dtype != "uint16":  # uint16: bits, as in TVM
-        source = numpy.asarray(source, dtype=layout.dtype, order="C")
+        source = _cast(source, layout)
     if not layout.is_foreign:
         return source
     flat = numpy.ascontiguousarray(source).reshape(-1).view("u1")
     return _packed(flat) if layout.is_packed else flat
+
+
+def _cast(source: Array, layout: Layout) -> Array:
+    """The array with another element type or another order in memory, with the same values."""
+    import numpy
+
+    result: Array
+    with numpy.errstate(all="ignore"):
+        is_complex = source.dtype.kind == "c" and layout.dtype.kind != "c"
+        result = (source.real if is_complex else source).astype(layout.dtype, order="C", copy=False)
+        if source.dtype.newbyteorder("=") != layout.dtype:
+            data_type_of(source.dtype)  # raises for what no tensor has
+            if layout.dtype.kind in "iub":
+                same = result == source
+            else:
+                same = numpy.isfinite(result) == numpy.isfinite(source)
+            if is_complex:
+                same = same & (source.imag == 0)
+            _refuse_unless(same, source, layout)
+    if layout.is_packed and layout.dtype.kind in "iu":
+        least, most = (-8, 7) if layout.dtype.kind == "i" else (0, 15)
+        _refuse_unless((result >= least) & (result <= most), source, layout)
+    return result
+
+
+def _refuse_unless(fits: Any, source: Array, layout: Layout) -> None:
+    """Name the first element that does not fit, if there is one."""
+    import numpy
+
+    if not numpy.all(fits):
+        at = tuple(map(int, numpy.argwhere(~numpy.asarray(fits))[0]))
+        kind = f"{layout.dtype}, 4 bits of it" if layout.is_packed else str(layout.dtype)
+        raise ValueError(
+            f"element {at} of the array is {source[at]}, which is no value of the tensor's type "
+            f"({kind}); convert the array first, with astype()"
+        )
 
 
 def _packed(elements: Array) -> Array:

@@ -192,17 +192,6 @@ class Module(Object):
     def __call__(self, *args: Any) -> Any:
         return self.entry_func(*args)
 
-    # Which one it is
-
-    def is_(self, other: object) -> bool:
-        """Another name of `same_as`."""
-        return self is other
-
-    @property
-    def id_(self) -> int:
-        """A number that no other module has as long as this one lives."""
-        return id(self)
-
     # What it is made of
 
     def get_property_mask(self) -> int:

@@ -19,6 +19,15 @@ class Object:
         """Whether the other is this very object."""
         return other is self
 
+    def is_(self, other: object) -> bool:
+        """`same_as` in another spelling."""
+        return other is self
+
+    @property
+    def id_(self) -> int:
+        """A number that no other object has while this one lives."""
+        return id(self)
+
 
 class ObjectConvertible:
     """Something that stands for an object where one is expected, for example as an argument."""

@@ -19,7 +19,6 @@ from ..errors import DeviceError, RPCError
 from ..owners import not_copied
 from .arrays import (
     array_of,
-    as_array,
     converted,
     data_type_of,
     data_types,
@@ -38,6 +37,7 @@ __all__ = ["NDArray", "Tensor", "array", "empty", "from_dlpack", "numpyasarray",
 _CPU = Device(int(dlpack.DeviceType.CPU), 0)
 _BYTE = DataType("uint8")
 _ARGUMENT = struct.Struct("<QQ")
+_DLTENSOR = "@PiiiBBHPPQ"
 
 _RELAYED = 8 << 20
 """Bytes that a copy between two other machines holds here at a time."""
@@ -95,6 +95,46 @@ class Tensor(Object):
         return self.data_type
 
     @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def size(self, idx: int) -> int:
+        """The length of one axis; negative numbers count from the last.
+
+        Raises:
+            IndexError: there is no such axis.
+        """
+        if not -len(self.shape) <= operator.index(idx) < len(self.shape):
+            raise IndexError(f"axis {idx} of a tensor of {len(self.shape)} dimensions")
+        return self.shape[idx]
+
+    def numel(self) -> int:
+        """The number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    @property
+    def strides(self) -> Tuple[int, ...]:
+        """For each axis the distance of two neighbours, in elements."""
+        return dlpack.compact_strides(self.shape)
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in C order without gaps, which is so of every tensor."""
+        return True
+
+    def data_ptr(self) -> int:
+        """The address of the first element: what a DLTensor of it says.
+
+        Raises:
+            DeviceError: the memory is not in this process.
+        """
+        record = struct.unpack_from(_DLTENSOR, self._description()[0])
+        return int(record[0] + record[-1])
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the elements take."""
         if self._nbytes is None:
@@ -118,9 +158,15 @@ class Tensor(Object):
         Raises:
             DeviceError: the memory is not in this process.
         """
+        described = self._described
+        if described is None:
+            described = self._description()
+        return described[1]
+
+    def _description(self) -> Tuple[bytearray, int]:
         if self._described is None:
             self._described = self.device.api.describe(self)
-        return self._described[1]
+        return self._described
 
     @property
     def argument(self) -> bytes:
@@ -170,11 +216,13 @@ class Tensor(Object):
     def copyfrom(self, source_array: Any) -> Tensor:
         """Fill this tensor from an array, something like one, or another tensor.
 
-        An array is converted to this tensor's element type, as TVM does it, without a check that
-        the values fit. A contiguous array of the right type is not copied on the way.
+        An array is converted to this tensor's element type, if that has its values: a number may
+        be rounded to a floating-point type, and nothing else is changed. A contiguous array of the
+        right type is not copied on the way.
 
         Raises:
-            ValueError: the shape differs; for a tensor: the element type or the number of bytes.
+            ValueError: the shape differs; for a tensor: the element type or the number of bytes;
+                for an array: an element is no value of this tensor's type, or is masked.
             TypeError: this is nothing like an array, or NumPy has no such element type.
         """
         if isinstance(source_array, Tensor):
@@ -182,8 +230,8 @@ class Tensor(Object):
             return self
         dtype = self.data_type
         layout = layouts.get((dtype.code, dtype.bits, dtype.lanes)) or layout_of(dtype)
-        if not isinstance(source_array, layout.array_type):
-            source_array = as_array(source_array, layout)
+        if type(source_array) is not layout.array_type:
+            source_array = array_of(source_array)
         if source_array.shape != self.shape + layout.lanes:
             raise ValueError(
                 "array shape do not match the shape of NDArray "
@@ -314,10 +362,12 @@ def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] =
     else:
         import numpy
 
-        if not isinstance(arr, numpy.ndarray):
+        if type(arr) is not numpy.ndarray:
             arr = array_of(arr)
         data_type = data_types.get(arr.dtype) or data_type_of(arr.dtype)
-    return _allocated(arr.shape, data_type, device or _CPU, mem_scope).copyfrom(arr)
+    return _allocated(
+        checked_shape(arr.shape, data_type), data_type, device or _CPU, mem_scope
+    ).copyfrom(arr)
 
 
 array = tensor
@@ -350,11 +400,18 @@ def numpyasarray(np_data: Array) -> Tensor:
     """A CPU tensor over an array's own memory: what one writes, the other shows.
 
     Raises:
-        ValueError: the array is not contiguous, or TVM has no such element type.
+        ValueError: the array is not contiguous, or TVM has no such element type; its bytes are in
+            the order of another machine, or some elements are masked.
     """
     from .device.cpu import HostMemory
 
+    np_data = array_of(np_data)
     data_type = data_type_of(np_data.dtype)
+    if not np_data.dtype.isnative:
+        raise ValueError(
+            f"the array's type is {np_data.dtype}, of another byte order; use tensor(), which "
+            "converts"
+        )
     if not np_data.flags.c_contiguous or tensor_nbytes(np_data.shape, data_type) != np_data.nbytes:
         raise ValueError("the array is not contiguous, or not packed; use tensor(), which copies")
     flat: Any = np_data.reshape(-1).view("u1") if np_data.nbytes else b""

@@ -101,11 +101,11 @@ def test_numbers_of_numpy(library: LibraryModule) -> None:
 
 
 def test_tensor_arguments(library: LibraryModule) -> None:
-    """A tensor arrives as a DLTensor: kind 7, aligned, without strides and offset."""
+    """A tensor arrives as a DLTensor: kind 7, aligned, with strides, without an offset."""
     tensor = runtime.empty((2, 3), "float32", CPU)
     assert library["kind"](tensor) == 7
     fields = [library["tensor_field"](tensor, index) for index in range(11)]
-    assert fields == [1, 0, 2, 2, 32, 1, 0, 0, 2, 3, 0]
+    assert fields == [1, 0, 2, 2, 32, 1, 1, 0, 2, 3, 0]
     result = floats(0, 0, 0)
     library["add"](floats(1, 2, 3), floats(10, 20, 30), result)
     assert values(result) == [11, 22, 33]

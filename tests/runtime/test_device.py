@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import os
 import pickle
 import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +51,34 @@ def test_device_numbers_count_from_zero():
     for arguments in (("cpu", -1), (-1, 0), (0, 0)):
         with pytest.raises(ValueError, match="counted from 0"):
             runtime.device(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("llvm", "cpu"),
+        ("c", "cpu"),
+        ("cuda", "cuda"),
+        ("llvm -mcpu=native", "cpu"),
+        ({"kind": "opencl", "max_num_threads": 256}, "opencl"),
+        ('{"kind": "metal"}', "metal"),
+        (SimpleNamespace(kind=SimpleNamespace(name="rocm")), "rocm"),
+        (SimpleNamespace(get_target_device_type=lambda: 7), "vulkan"),
+    ],
+    ids=itertools.count(),
+)
+def test_the_device_of_a_target(target, kind):
+    """device_from_target takes a target in each form that TVM has of it."""
+    for index in (None, 0, 2):
+        device = runtime.device_from_target(target, index)
+        assert (device.type, device.index) == (kind, index or 0)
+
+
+@pytest.mark.parametrize("target", ["nonsense", "", "nvidia/nvidia-a100", 5, None, {}, "{", "{}"])
+def test_targets_that_are_none(target):
+    """An error that names those that are."""
+    with pytest.raises(ValueError, match="target"):
+        runtime.device_from_target(target)
 
 
 def test_functions_for_each_kind():
@@ -96,7 +126,8 @@ def test_device_is_a_value():
     assert {device: 1}[runtime.cuda(1)] == 1
     assert pickle.loads(pickle.dumps(device)) == device
     assert (device.device_type, device.device_id) == (2, 1)
-    assert (device.dlpack_device_type(), device.index) == (2, 1)
+    assert (device.dlpack_device_type(), device.index, device.type) == (2, 1, "cuda")
+    assert runtime.Device(99, 0).type == "99"
 
 
 def test_text():
@@ -193,6 +224,11 @@ def test_kind_that_is_not_here(device_type):
     """It does not exist, which is no error; using it is one that names the kinds that are here."""
     device = runtime.Device(device_type, 0)
     assert device.exist is False
+    assert device.warp_size is device.device_name is device.max_thread_dimensions is None
+    assert device.texture_spatial_limit() is None
+    for use in (device.sync, device.create_raw_stream, device.get_raw_stream):
+        with pytest.raises(DeviceError, match="is not enabled"):
+            use()
     with pytest.raises(DeviceError, match=r"Device API \w+|-1 is not enabled.*cpu"):
         runtime.empty((2,), "float32", device)
 
@@ -290,7 +326,7 @@ def test_description_is_laid_out_as_the_compiler_does_it(shape):
     assert (seen.code, seen.bits, seen.lanes) == (0, 8, 4)
     assert tuple(seen.shape[: len(shape)]) == shape
     assert ctypes.addressof(seen.shape.contents) % ctypes.alignment(ctypes.c_int64) == 0
-    assert not seen.strides
+    assert tuple(seen.strides[: len(shape)]) == dlpack.compact_strides(shape)
     assert seen.byte_offset == 0
 
 

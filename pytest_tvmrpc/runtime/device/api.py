@@ -154,7 +154,8 @@ _BYTE = dlpack.DataType.of(int(dlpack.DataTypeCode.UINT), 8)
 class Device(dlpack.Device):
     """A device that can be asked and used: ``cpu(0)``.
 
-    Each attribute asks the device; None means that this kind of device does not say.
+    Each attribute asks the device; None means that this kind of device does not say, or is not
+    here. To use one that is not here is a `DeviceError`.
     """
 
     __slots__ = ()
@@ -173,8 +174,13 @@ class Device(dlpack.Device):
         """The newer spelling of `device_id`."""
         return self.device_id
 
+    @property
+    def type(self) -> str:
+        """TVM's name of the device's kind; of one that has none its number."""
+        return kind_name(self.device_type) or str(self.device_type)
+
     def __repr__(self) -> str:
-        return f"{kind_name(self.device_type) or self.device_type}({self.device_id})"
+        return f"{self.type}({self.device_id})"
 
     @property
     def exist(self) -> bool:
@@ -278,7 +284,7 @@ class Device(dlpack.Device):
 
     def texture_spatial_limit(self) -> Any:
         """The longest sides of a texture (TVM asks with the number of `driver_version`)."""
-        return self.api.get_attr(self, DeviceAttribute.DRIVER_VERSION)
+        return self._asked(DeviceAttribute.DRIVER_VERSION)
 
     def create_raw_stream(self) -> int:
         """A new stream; to be freed with `free_raw_stream`."""
@@ -303,8 +309,15 @@ class Device(dlpack.Device):
         """Wait until everything on the stream (None: the default one) is done."""
         self.api.sync(self, stream or 0)
 
+    def _asked(self, attribute: DeviceAttribute) -> Any:
+        try:
+            api = self.api
+        except DeviceError:  # nobody drives the kind
+            return None
+        return api.get_attr(self, attribute)
+
     def _number(self, attribute: DeviceAttribute) -> Optional[int]:
-        value = self.api.get_attr(self, attribute)
+        value = self._asked(attribute)
         try:
             return None if value is None else int(value)
         except (TypeError, ValueError):
@@ -317,5 +330,5 @@ class Device(dlpack.Device):
         )
 
     def _words(self, attribute: DeviceAttribute) -> Optional[str]:
-        value = self.api.get_attr(self, attribute)
+        value = self._asked(attribute)
         return None if value is None else str(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Mapping, Union
+from typing import Any, Mapping, Optional, Union
 
 from ... import dlpack
 from ...dlpack import DeviceType
@@ -17,6 +17,7 @@ __all__ = [
     "cpu",
     "cuda",
     "device",
+    "device_from_target",
     "enabled",
     "ext_dev",
     "gpu",
@@ -67,10 +68,7 @@ def enabled(target: Any) -> bool:
     Raises:
         ValueError: no such target.
     """
-    if isinstance(target, Mapping):
-        target = target.get("kind", "")
-    kind = getattr(target, "kind", target)
-    name = (str(getattr(kind, "name", kind)).split() or [""])[0]
+    name = _kind_of(target)
     if name in ("llvm", "c", "rpc"):
         return True
     if name not in dlpack.DEVICE_TYPES:
@@ -83,6 +81,43 @@ def enabled(target: Any) -> bool:
     except DeviceError:
         return False
     return True
+
+
+def device_from_target(target: Any, index: Optional[int] = None) -> Device:
+    """The device that code for a target runs on.
+
+    Args:
+        target: a name of a kind of target (``llvm``, ``cuda``), a text that begins with such a
+            name, a mapping or JSON with the name under ``kind``, or a target object of TVM's.
+        index: the device's number; None: 0.
+
+    Raises:
+        ValueError: no such target. The tags of TVM's compiler, such as ``nvidia/nvidia-a100``, are
+            known to that only: give it ``tvm.target.Target(tag)``.
+    """
+    asked = getattr(target, "get_target_device_type", None)
+    if asked is not None:
+        return device(int(asked()), index or 0)
+    name = _kind_of(target)
+    if name not in dlpack.DEVICE_TYPES:
+        known = ", ".join(dlpack.DEVICE_TYPES)
+        raise ValueError(f"Unknown target {target!r}; expected one of {known}")
+    return device(dlpack.DEVICE_TYPES[name], index or 0)
+
+
+def _kind_of(target: Any) -> str:
+    """The name of a target's kind, in whatever form the target is given."""
+    if isinstance(target, str) and target.lstrip().startswith("{"):
+        import json
+
+        try:
+            target = json.loads(target)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the target {target[:200]!r} is no JSON: {error}") from None
+    if isinstance(target, Mapping):
+        target = target.get("kind", "")
+    kind = getattr(target, "kind", target)
+    return (str(getattr(kind, "name", kind)).split() or [""])[0]
 
 
 def cpu(dev_id: int = 0) -> Device:
