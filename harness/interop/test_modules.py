@@ -12,6 +12,7 @@ import pytest
 
 from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import LibraryError
+from pytest_tvmrpc.runtime import compile_cache
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler, include_dir
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ QUESTIONS = (
 def answers(module: Any, questions: Any = QUESTIONS) -> list[Any]:
     """What a module says of itself."""
     return [eval(f"module.{question}", {"module": module}) for question in questions]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled here is kept nowhere else."""
+    monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(name="library")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Set, Tuple
 
+import numpy  # noqa: F401  (a process loads it once, and each example is run as if anew)
 import pytest
 
 from pytest_tvmrpc import hooks
 from pytest_tvmrpc.running.selection import MARKERS
+from pytest_tvmrpc.runtime import compile_cache
 from pytest_tvmrpc.settings import SETTINGS
 
 Run = Callable[..., pytest.RunResult]
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("plugin", "verdicts", "reports", "hooks", "benchmarking", "ci")
+    for name in ("plugin", "verdicts", "reports", "hooks", "benchmarking", "ci", "kernels")
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -31,7 +34,7 @@ PLAIN = "def test_it(remote): assert remote.get_function('rpc.test.addone')(1) =
 
 def examples() -> Iterator[Tuple[str, Dict[str, str]]]:
     """The whole files of each section, by the heading above them."""
-    for page in ("plugin", "hooks", "benchmarking"):
+    for page in ("plugin", "hooks", "benchmarking", "kernels"):
         for section in re.split(r"^(?=##+ )", PAGES[page], flags=re.MULTILINE):
             found = {}
             for block in BLOCK.findall(section):
@@ -46,8 +49,14 @@ EXAMPLES = list(examples())
 
 
 @pytest.mark.parametrize("files", [e[1] for e in EXAMPLES], ids=[e[0] for e in EXAMPLES])
-def test_examples_run(plain: pytest.Pytester, run: Run, files: Dict[str, str]) -> None:
+def test_examples_run(
+    plain: pytest.Pytester, run: Run, files: Dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each passes as it stands, with two local servers and a second attempt where it wants one."""
+    if any("kernel.h" in text for text in files.values()):
+        if not shutil.which("g++"):
+            pytest.skip("no C++ compiler")
+        monkeypatch.setenv(compile_cache.VARIABLE, str(plain.path / "cache"))
     for name, text in files.items():
         (plain.path / name).write_text(text)
     if list(files) == ["conftest.py"]:
