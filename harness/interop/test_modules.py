@@ -18,6 +18,8 @@ from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler, incl
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .clients import Client
+
 from .conftest import LIMIT_S
 
 tvm = pytest.importorskip("tvm")
@@ -252,3 +254,28 @@ def test_what_both_refuse(tmp_path: Path) -> None:
             tvm.runtime.load_module(str(tmp_path / name))
         with pytest.raises(LibraryError):
             runtime.load_module(tmp_path / name)
+
+
+def test_a_module_on_a_server(client: Client, remote: Any, probe: Path, tmp_path: Path) -> None:
+    """What a module on a server says of itself is the same of any server, by any client."""
+    remote.upload(str(probe))
+    module = remote.load_module(probe.name)
+    assert (module.kind, module.get_property_mask(), module.inspect_source()) == ("rpc", 2, "")
+    assert module.is_runnable()
+    assert not module.is_compilation_exportable()
+    assert module.implements_function("addone")
+    assert not module.implements_function("none")
+    with pytest.raises(AttributeError, match="Module has no function 'none'"):
+        module["none"]
+    if client.name != "ours":
+        return
+    assert "addone" in module
+    assert "none" not in module
+    assert "addone" in module.function_names()
+    assert repr(module).startswith(f"Module(rpc, {probe.name} on ")
+    module.save(tmp_path / "copy.so")
+    assert (tmp_path / "copy.so").read_bytes() == probe.read_bytes()
+    module.import_module(remote.load_module(probe.name))
+    module.clear_imports()
+    assert module.imports == []
+    assert module["addone"](1) == 2
