@@ -8,7 +8,8 @@ named as a method of the serving side's session, which this layer does not know.
 from __future__ import annotations
 
 import enum
-from typing import Any, Dict, List, NamedTuple, Tuple
+import itertools
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Tuple
 
 from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
@@ -212,39 +213,46 @@ def illegal(state: State, code: int) -> str:
 # Values
 
 
-_PLACES: Dict[int, Tuple[int, ...]] = {
-    row.code: tuple(
-        place
-        for place, argument in enumerate(row.arguments + row.more)
-        if argument.types == (OpaquePointer,)
-    )
+_USUAL: Dict[int, FrozenSet[Tuple[type, ...]]] = {
+    row.code: frozenset(itertools.product(*(argument.types for argument in row.arguments)))
     for row in ROWS
+    if not row.more
 }
-"""Where the pointers are among a request's values."""
+"""The types of the values of a request as it usually is."""
 
 
 def fitted(row: Request, values: List[Any]) -> List[Any]:
-    """The arguments of the session's method for a request of these values; changes the list.
+    """The arguments of the session's method for a request of these values.
 
-    Surplus values are ignored, and a null pointer is 0.
+    Surplus values are ignored, and a null pointer is 0. An integer may stand for a pointer.
 
     Raises:
-        RemoteProtocolError: there are fewer values than the request needs.
+        RemoteProtocolError: there are fewer values than the request needs, or one is of a type that
+            it cannot be.
     """
-    given, known = len(values), len(row.arguments) + len(row.more)
-    if given < known:
-        if given < row.required:
+    if tuple(map(type, values)) in _USUAL.get(row.code, ()):
+        return values
+    if len(values) < row.required:
+        raise RemoteProtocolError(
+            f"{NAMES[row.code]} with {len(values)} values, which it does not take; "
+            f"{row.required} are needed"
+        )
+    arguments = []
+    for place, argument in enumerate(row.arguments + row.more):
+        value = values[place] if place < len(values) else None
+        if OpaquePointer in argument.types:
+            value = 0 if value is None else value
+            is_fit = isinstance(value, int)
+        else:
+            is_missing = value is None and place >= row.required
+            is_fit = is_missing or isinstance(value, argument.types)
+        if not is_fit:
+            expected = " or ".join(kind.__name__ for kind in argument.types)
             raise RemoteProtocolError(
-                f"{NAMES[row.code]} with {given} values, which it does not take; "
-                f"{row.required} are needed"
+                f"{NAMES[row.code]} with {repr(value)[:80]} as {argument.name}; expected {expected}"
             )
-        values += [None] * (known - given)
-    elif given > known:
-        del values[known:]
-    for place in _PLACES[row.code]:
-        if values[place] is None:
-            values[place] = 0
-    return values
+        arguments.append(value)
+    return arguments
 
 
 def answered(row: Request, result: Any) -> Any:

@@ -175,7 +175,6 @@ class Server:
                     step = step_of(self._state, code)
                     if step.state is State.CLOSED:
                         return
-                    self._learn_dialect(code, start, end)
             except RemoteProtocolError as error:
                 self._choose_for_refusal(packet, error)
                 self._send([*answers, packets.exception(self._dialect, describe(error))])
@@ -253,8 +252,10 @@ class Server:
         self._progress[0] = 1
         incoming = self._incoming
         try:
-            if step is not None and step.refusal:
-                raise RemoteProtocolError(step.refusal)
+            if step is not None:
+                self._learn_dialect(code, start, end)
+                if step.refusal:
+                    raise RemoteProtocolError(step.refusal)
             answer = self._methods[code](start, end)
             if not self._mark[0]:
                 leave()
@@ -266,6 +267,8 @@ class Server:
                 leave()
             if incoming.is_broken:
                 raise StreamBrokenError(str(error)) from None
+            if isinstance(error, RemoteProtocolError) and error.dialect is not None:
+                self._use(error.dialect)  # for this answer; the next request may tell more
             refusal = packets.exception(self._dialect, describe(error))
             if self._reader.missing > MAX_COLLECTED:
                 self._send([refusal])

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from pytest_tvmrpc.dlpack import OpaquePointer
+from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.requests import (
@@ -130,28 +130,42 @@ def test_answers(row: Request) -> None:
         assert ANSWERED_BY[row.answer] == RPCCode.RETURN
 
 
+SAMPLES = {
+    str: "a name",
+    int: 3,
+    OpaquePointer: OpaquePointer(5),
+    Device: Device(1, 0),
+    DataType: DataType("int8"),
+    TensorRecord: TensorRecord(0, Device(1, 0), (2,), DataType("int8")),
+}
+
+
 @BY_NAME
 def test_values_are_fitted(row: Request) -> None:
     """Too few are refused with the number; what is left out is null, what is too much goes."""
-    known = len(row.arguments) + len(row.more)
-    for given in range(known + 3):
+    arguments = row.arguments + row.more
+    samples = [SAMPLES[argument.types[0]] for argument in arguments] + [1, 2]
+    for given in range(len(samples) + 1):
         if given < row.required:
             with pytest.raises(RemoteProtocolError, match=f"{row.code.name} with {given} values"):
-                fitted(row, [1] * given)
+                fitted(row, samples[:given])
         else:
-            values = fitted(row, [1] * given)
-            assert len(values) == known
-            assert values[:given] == [1] * min(given, known)
+            values = fitted(row, samples[:given])
+            assert len(values) == len(arguments)
+            assert values[:given] == samples[: min(given, len(arguments))]
             assert not any(values[given:])
 
 
 @BY_NAME
 def test_null_pointers_are_zero(row: Request) -> None:
-    """Wherever a pointer is expected, and nowhere else."""
-    arguments = row.arguments + row.more
-    values = fitted(row, [None] * len(arguments))
-    expected = [0 if argument.types == (OpaquePointer,) else None for argument in arguments]
-    assert values == expected
+    """Wherever a pointer is expected, and nowhere else; an integer may stand for one."""
+    for place, argument in enumerate(row.arguments + row.more):
+        samples = [SAMPLES[each.types[0]] for each in row.arguments + row.more]
+        if argument.types == (OpaquePointer,):
+            samples[place] = None
+            assert fitted(row, samples)[place] == 0
+            samples[place] = 7
+            assert fitted(row, samples)[place] == 7
 
 
 def test_which_values_are_answers() -> None:
