@@ -75,6 +75,9 @@ class RemoteFunction(PackedFunc):
             )
         return _make_evaluator(self.session, *self.place, device, timing, preproc)
 
+    def __repr__(self) -> str:
+        return f"<RemoteFunction {self.name or 'without a name'} on {self.session.address}>"
+
     def __del__(self) -> None:
         self.session.release(self.handle, FunctionHandle)
 
@@ -88,6 +91,9 @@ class RemoteObject:
     def __init__(self, session: RPCSession, handle: int) -> None:
         self.session = session
         self.handle = handle
+
+    def __repr__(self) -> str:
+        return f"<RemoteObject {self.handle:#x} on {self.session.address}>"
 
     def __del__(self) -> None:
         self.session.release(self.handle, ObjectHandle)

@@ -93,6 +93,9 @@ class Pipeline:
         self._session = session
         self._endpoint = endpoint
 
+    def __repr__(self) -> str:
+        return f"<Pipeline to {self._session.address}>"
+
     def call(self, function: RemoteFunction, *args: Any) -> PipelinedCall:
         """Calls a function; returns at once, unless the connection is full.
 

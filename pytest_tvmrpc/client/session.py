@@ -121,9 +121,16 @@ class RPCSession:
     ) -> None:
         self.close()
 
+    @property
+    def address(self) -> str:
+        """The server's key and address, as messages name them: ``rpi@10.0.0.5:9090``."""
+        host, port = self.peer
+        place = f"{host}:{port}" if port else host  # a session of this process has none
+        return f"{self.key}@{place}" if self.key else place
+
     def __repr__(self) -> str:
         state = f"closed: {self._endpoint.closed_because}" if self.closed else "open"
-        return f"<RPCSession {self.peer[0]}:{self.peer[1]}, {state}>"
+        return f"<{type(self).__name__} {self.address}, {state}>"
 
     # Functions and modules
 

@@ -331,7 +331,7 @@ class Tensor(Object):
         return self.__dlpack__()
 
     def __repr__(self) -> str:
-        return f"<tvm.nd.NDArray shape={self.shape}, {self.device!r}>\n{self._text(repr)}"
+        return f"<runtime.Tensor shape={self.shape}, {self.device!r}>\n{self._text(repr)}"
 
     def __str__(self) -> str:
         return self._text(str)

@@ -56,6 +56,12 @@ class Meter:
         self.upload_s = 0.0
         self.upload_nbytes = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"<Meter {self.calls} calls in {self.call_s:.3g} s, {self.bytes_sent} bytes sent, "
+            f"{self.bytes_received} received>"
+        )
+
 
 class SocketChannel:
     """A connected blocking stream socket.

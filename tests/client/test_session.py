@@ -26,6 +26,7 @@ from pytest_tvmrpc.errors import (
 )
 from pytest_tvmrpc.runtime import elf
 from pytest_tvmrpc.runtime.module import Module
+from pytest_tvmrpc.runtime.profiling import Timing
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
 if TYPE_CHECKING:
@@ -355,11 +356,13 @@ def test_wrong_arguments_of_a_compiled_function(
 def test_settings_that_measure_nothing(
     server: rpc.Server, remote: rpc.RPCSession, vector_add: Any, settings: Any
 ) -> None:
-    """Are refused by the server, which goes on; TVM's dies of some of them."""
-    a = runtime.tensor(np.ones(8, "float32"), remote.cpu(0))
-    with pytest.raises(ValueError) as caught:
-        vector_add.time_evaluator("vector_add", remote.cpu(0), **settings)(a, a, a)
-    assert isinstance(caught.value, RemoteError)
+    """Are refused here, and by the server, which goes on; TVM's dies of some of them."""
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"^{name} is .*; expected an integer") as caught:
+        vector_add.time_evaluator("vector_add", remote.cpu(0), **settings)
+    assert not isinstance(caught.value, RemoteError)
+    with pytest.raises(RemoteError, match=f"{name} is .*; expected an integer"):
+        vector_add.make_evaluator("vector_add", remote.cpu(0), Timing(**settings), "")
     still_works(remote)
     remote.close()
     serves(server)

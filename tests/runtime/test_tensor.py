@@ -591,10 +591,10 @@ def test_dtype_may_be_a_numpy_type():
 
 
 def test_text_is_tvms():
-    """repr has a line about the tensor, then NumPy's text; str is NumPy's."""
+    """As TVM's: a line about the tensor, then NumPy's text; str is NumPy's."""
     tensor = runtime.tensor(np.arange(6, dtype="float32").reshape(2, 3))
     array = tensor.numpy()
-    assert repr(tensor) == f"<tvm.nd.NDArray shape=(2, 3), cpu(0)>\n{array!r}"
+    assert repr(tensor) == f"<runtime.Tensor shape=(2, 3), cpu(0)>\n{array!r}"
     assert str(tensor) == str(array)
 
 
