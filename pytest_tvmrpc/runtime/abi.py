@@ -163,29 +163,44 @@ def set_value_of_cell(address: int, value: Any) -> None:
     _cells[address] = _cells[address]._replace(value=value)
 
 
+_counting: Dict[str, Callable[[int, int], int]] = {}  # what `count_with` gave, of the process
+
+
+def count_with(add: Callable[[int, int], int]) -> None:
+    """Change counts by a function of machine code, which no thread of C++ can come between.
+
+    Args:
+        add: adds to the 64 bits at an address, atomically, and returns what was there.
+    """
+    _counting["add"] = add
+
+
+def _add(address: int, number: int) -> int:
+    """Add to a count; without machine code, good for objects that only Python's threads share."""
+    add = _counting.get("add")
+    if add is not None:
+        return add(address, number)
+    count = ctypes.c_uint64.from_address(address)
+    before = count.value
+    count.value = before + number
+    return before
+
+
 def retain(address: int) -> None:
     """Take one more strong reference to an object, ours or foreign."""
-    TVMFFIObject.from_address(address).combined_ref_count += 1
+    _add(address, 1)
 
 
 def release(address: int) -> None:
-    """Give one strong reference back; the object's deleter runs when it was the last.
-
-    The count is not changed atomically: two threads may not release one object at one time while
-    neither holds the interpreter's lock. Ours do hold it.
-    """
+    """Give one strong reference back; the object's deleter runs when it was the last."""
     header = TVMFFIObject.from_address(address)
-    count = header.combined_ref_count
-    if count == _BOTH_COUNTS_ONE:
+    before = _add(address, -1)
+    if before == _BOTH_COUNTS_ONE:
         _run_deleter(header, address, _DELETE_STRONG | _DELETE_WEAK)
-        return
-    header.combined_ref_count = count - 1
-    if (count - 1) & 0xFFFFFFFF:
-        return
-    _run_deleter(header, address, _DELETE_STRONG)
-    header.combined_ref_count -= 1 << 32
-    if not header.combined_ref_count >> 32:
-        _run_deleter(header, address, _DELETE_WEAK)
+    elif before & 0xFFFFFFFF == 1:
+        _run_deleter(header, address, _DELETE_STRONG)
+        if _add(address, -(1 << 32)) >> 32 == 1:
+            _run_deleter(header, address, _DELETE_WEAK)
 
 
 def _run_deleter(header: TVMFFIObject, address: int, flags: int) -> None:

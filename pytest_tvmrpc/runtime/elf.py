@@ -21,7 +21,16 @@ from typing import (
 
 from ..errors import LibraryError
 
-__all__ = ["Architecture", "ElfFile", "Symbol", "architecture", "machine", "read", "stub_library"]
+__all__ = [
+    "Architecture",
+    "ElfFile",
+    "Symbol",
+    "architecture",
+    "atomic_library",
+    "machine",
+    "read",
+    "stub_library",
+]
 
 _MAGIC = b"\x7fELF"
 _SHARED = 3  # ET_DYN
@@ -406,6 +415,29 @@ def stub_library(
             "ARM or RISC-V (64-bit), little-endian; link the library without these symbols"
         )
     return _Writer(names, architecture, soname, needed).library(stub, addresses)
+
+
+ATOMIC_ADD = "tvmrpc_atomic_add"
+"""``uint64_t add(uint64_t *place, int64_t number)``: adds atomically, returns what was there."""
+
+_ATOMIC_CODE: Dict[Tuple[int, int], str] = {
+    # endbr64; mov rax, rsi; lock xadd [rdi], rax; ret
+    (_X86_64, 64): "f30f1efa4889f0f0480fc107c3",
+    # bti c; 1: ldaxr x2, [x0]; add x3, x2, x1; stlxr w4, x3, [x0]; cbnz w4, 1b; mov x0, x2; ret
+    (_AARCH64, 64): "5f2403d502fc5fc84300018b03fc04c8a4ffff35e00302aac0035fd6",
+    # amoadd.d.aqrl a0, a1, (a0); ret
+    (_RISCV, 64): "2f35b5068280",
+}
+
+
+def atomic_library(architecture: Architecture, soname: str) -> Optional[bytes]:
+    """A shared library with the function `ATOMIC_ADD`; None where there is no code for it."""
+    code = _ATOMIC_CODE.get((architecture.machine, architecture.bits))
+    if code is None or not architecture.is_little:
+        return None
+    pieces = iter((bytes.fromhex(code), b""))  # it takes the room of two stubs
+    names = (ATOMIC_ADD, f"{ATOMIC_ADD}_end")
+    return _Writer(names, architecture, soname, ()).library(lambda at, entry: next(pieces), ())
 
 
 class _Writer:

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..errors import LibraryError
 from . import elf
+from .abi import count_with
 from .context import FUNCTIONS, address_of
 
 __all__ = ["load_private", "open_bound", "temporary_folder"]
@@ -38,7 +39,7 @@ _CPP_API = "3tvm3ffi"  # in the names of functions that C++ takes from libtvm_ff
 _NAMES_SHOWN = 3
 
 _numbers = itertools.count(1)
-_ffi: Dict[str, ctypes.CDLL] = {}  # the stubs called libtvm_ffi.so, while there is no TVM
+_ffi: Dict[str, ctypes.CDLL] = {}  # the stubs called libtvm_ffi.so; the function that counts
 
 
 def open_bound(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CDLL:
@@ -61,6 +62,8 @@ def open_bound(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CD
     names = sorted({name for name in wanted if name in FUNCTIONS})
     there = {name for name in names if _has(process, name)}
     try:
+        if FFI_LIBRARY in file.needed:
+            _provide_counting(file.architecture, folder)
         if FFI_LIBRARY in file.needed and not _has_tvm(process):
             cpp = [name for name in wanted if _CPP_API in name]
             if cpp:
@@ -104,6 +107,20 @@ def _provide_ffi(architecture: elf.Architecture, folder: str) -> None:
     """Load the stubs that each library gets which needs a libtvm_ffi.so."""
     if FFI_LIBRARY not in _ffi:
         _ffi[FFI_LIBRARY] = _load_stubs(sorted(FUNCTIONS), architecture, folder, FFI_LIBRARY)
+
+
+def _provide_counting(architecture: elf.Architecture, folder: str) -> None:
+    """Count references as C++ does, before there are objects that C++ counts, too."""
+    name = f"tvmrpc-count-{os.getpid()}.so"
+    image = elf.atomic_library(architecture, name)
+    if image is None or elf.ATOMIC_ADD in _ffi:
+        return
+    folders = (temporary_folder(), folder)
+    # PyDLL: the lock of the interpreter is kept, since the call is over at once
+    library = load_private(image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW))
+    form = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
+    count_with(form((elf.ATOMIC_ADD, library)))
+    _ffi[elf.ATOMIC_ADD] = library
 
 
 def _load_with_stubs(

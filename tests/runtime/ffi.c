@@ -272,6 +272,16 @@ FUNCTION(opaque) {
   return number(result, ended - before);
 }
 
+/* References taken and given back as C++ does it, while others do so, too. */
+FUNCTION(churn) {
+  uint64_t *counts = args[0].pointer;
+  for (int64_t i = 0; i < args[1].number; ++i) {
+    __atomic_fetch_add(counts, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(counts, 1, __ATOMIC_RELEASE);
+  }
+  return number(result, (int64_t)__atomic_load_n(counts, __ATOMIC_RELAXED));
+}
+
 /* Types: a base with room for two derived ones, of which there are three. */
 FUNCTION(types) {
   Bytes base_key = bytes("test.Base"), key = bytes("test.Derived0");

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -9,9 +10,9 @@ import pytest
 
 from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, LibraryError
-from pytest_tvmrpc.runtime import c_ffi, context, elf, type_table
+from pytest_tvmrpc.runtime import abi, c_ffi, context, elf, type_table
 from pytest_tvmrpc.runtime.library import LibraryModule
-from pytest_tvmrpc.runtime.toolchain import compile_library
+from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 
 SOURCE = Path(__file__).parent / "ffi.c"
 
@@ -21,17 +22,17 @@ def compiled(folder: Path, name: str, *options: str) -> Path:
     architecture = elf.machine()
     if architecture is None:
         pytest.skip("stubs are made for ELF")
+    try:
+        find_compiler()
+    except CompilerError as error:
+        pytest.skip(str(error))
     stubs = folder / "link" / "libtvm_ffi.so"
     stubs.parent.mkdir(exist_ok=True)
     stubs.write_bytes(elf.stub_library(sorted(context.FUNCTIONS), architecture, stubs.name))
     output = folder / f"{name}.so"
     linking = ["-Wl,--no-as-needed", f"-L{stubs.parent}", "-ltvm_ffi"]
-    try:
-        compile_library(SOURCE, output, options=[*options, *linking])
-    except CompilerError as error:
-        pytest.skip(str(error))
-    finally:
-        stubs.unlink()
+    compile_library(SOURCE, output, options=[*options, *linking])
+    stubs.unlink()
     assert "libtvm_ffi.so" in elf.read(str(output)).needed
     return output
 
@@ -173,6 +174,25 @@ def test_wrong_data_types(library: LibraryModule) -> None:
 def test_opaque_objects(library: LibraryModule) -> None:
     """They give back what they hold with their last reference."""
     assert library["opaque"]() == 100
+
+
+def test_references_on_several_threads(library: LibraryModule) -> None:
+    """No reference is lost when C++ counts on one thread and Python on another."""
+    add = library["adder"](0)
+    before = library["churn"](add, 1)
+    done = threading.Event()
+
+    def churn() -> None:
+        library["churn"](add, 3_000_000)
+        done.set()
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    while not done.is_set():
+        abi.retain(add.handle)
+        abi.release(add.handle)
+    thread.join()
+    assert library["churn"](add, 1) == before
 
 
 def test_types(library: LibraryModule) -> None:

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Tuple
+from typing import List, NamedTuple, Tuple
 
 import pytest
 
@@ -204,6 +204,16 @@ def test_hostile_files(tmp_path: Path, compiled: str) -> None:
                 elf.read(written(tmp_path, bytes(changed)))
 
 
+@pytest.mark.parametrize("architecture", [X86_64, AARCH64, RISCV64], ids=str)
+def test_the_function_that_counts(tmp_path: Path, architecture: elf.Architecture) -> None:
+    """A library with this one function can be read, where there is code for it."""
+    image = elf.atomic_library(architecture, "count.so")
+    assert image is not None
+    found = elf.read(written(tmp_path, image))
+    assert found.symbols[0].name == elf.ATOMIC_ADD
+    assert elf.atomic_library(ARM, "count.so") is None
+
+
 _KERNEL = """
 int TVMFFIFirst(int), TVMFFISecond(int);
 int kernel(int n) { return TVMFFISecond(TVMFFIFirst(n)); }
@@ -230,57 +240,93 @@ int main(int count, char **paths) {
 """
 
 
-@pytest.mark.parametrize("way", ["by its name", "with the library"])
-@pytest.mark.parametrize(
-    ("machine", "compiler", "emulator"),
-    [
-        (62, "gcc", ""),
-        (183, "aarch64-linux-gnu-gcc", "qemu-aarch64"),
-        (243, "riscv64-linux-gnu-gcc", "qemu-riscv64"),
-    ],
+class Target(NamedTuple):
+    """A machine for which C can be compiled here, and run: itself, or in an emulator."""
+
+    architecture: elf.Architecture
+    compiler: str
+    runner: List[str]
+    folder: Path
+
+    def compiled(self, name: str, text: str, *options: str) -> Path:
+        """The file that the compiler makes of a text."""
+        source, output = self.folder / f"{name}.c", self.folder / name
+        source.write_text(text)
+        command = [self.compiler, "-o", str(output), str(source), *options]
+        subprocess.run(command, check=True, timeout=60)
+        return output
+
+    def run(self, *command: Path) -> Tuple[str, int]:
+        """What a program says, and its exit status."""
+        done = subprocess.run(
+            [*self.runner, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout, done.returncode
+
+
+@pytest.fixture(
+    name="target",
+    params=[(X86_64, "gcc", ""), (AARCH64, "aarch64", "qemu"), (RISCV64, "riscv64", "qemu")],
     ids=["x86-64", "AArch64", "RISC-V"],
 )
-def test_libraries_bound_to_stubs(
-    machine: int, compiler: str, emulator: str, way: str, tmp_path: Path
-) -> None:
+def _target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    architecture, name, emulator = request.param
+    here = elf.machine()
+    is_native = here is not None and here.fits(architecture)
+    triplet = "" if is_native else f"{name}-linux-gnu"
+    compiler = shutil.which("gcc" if is_native else f"{triplet}-gcc")
+    runner = [] if is_native else [shutil.which(f"qemu-{name}") or "", "-L", f"/usr/{triplet}"]
+    if compiler is None or (runner and not runner[0]):
+        pytest.skip(f"needs a compiler for {architecture}, and {emulator or 'that machine'}")
+    return Target(architecture, compiler, runner, tmp_path)
+
+
+_COUNTS = """
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+int main(int count, char **paths) {
+  void *library = dlopen(paths[1], RTLD_NOW);
+  uint64_t value = 1ULL << 32 | 1;
+  if (!library) return puts(dlerror()), 1;
+  uint64_t (*add)(uint64_t *, int64_t) =
+      (uint64_t(*)(uint64_t *, int64_t))dlsym(library, "tvmrpc_atomic_add");
+  if (!add || add(&value, 2) != (1ULL << 32 | 1) || add(&value, -1) != (1ULL << 32 | 3)) return 2;
+  printf("%llx\\n", (unsigned long long)value);
+  return 0;
+}
+"""
+
+
+def test_the_function_that_counts_counts(target: Target) -> None:
+    """It adds, and returns what was there before."""
+    image = elf.atomic_library(target.architecture, "count.so")
+    assert image is not None
+    library = target.folder / "count.so"
+    library.write_bytes(image)
+    assert target.run(target.compiled("main", _COUNTS, "-ldl"), library) == ("100000002\n", 0)
+
+
+@pytest.mark.parametrize("way", ["by its name", "with the library"])
+def test_libraries_bound_to_stubs(target: Target, way: str) -> None:
     """Where the system's loader binds a library to stubs, calls arrive; nobody else sees them.
 
     Either the library needs libtvm_ffi.so, which is the stubs' name; or it needs nothing, and
     the stubs need it.
     """
-    here = elf.machine()
-    is_native = here is not None and here.machine == machine
-    program = shutil.which(compiler)
-    runner = "" if is_native else shutil.which(emulator or "no emulator")
-    if program is None or runner is None:
-        pytest.skip(f"needs {compiler}" + (f" and {emulator}" if emulator else ""))
-
-    def compiled(name: str, text: str, *options: str) -> Path:
-        source, output = tmp_path / f"{name}.c", tmp_path / name
-        source.write_text(text)
-        command = [program, "-o", str(output), str(source), *options]
-        subprocess.run(command, check=True, timeout=60)
-        return output
-
     names = ["TVMFFIFirst", "TVMFFISecond"]
-    stubs, kernel = tmp_path / "libtvm_ffi.so", tmp_path / "kernel.so"
-    soname = "libtvm_ffi.so" if way == "by its name" else "other.so"
-    needed = [] if way == "by its name" else [str(kernel)]
-    architecture = elf.Architecture(machine, 64, flags=5 if machine == 243 else 0)
-    stubs.write_bytes(elf.stub_library(names, architecture, soname, needed))
-    linking = ["-Wl,--no-as-needed", f"-L{tmp_path}", "-ltvm_ffi"] if way == "by its name" else []
-    compiled("kernel.so", _KERNEL, "-shared", "-fPIC", *linking)
-    main = compiled("main", _PROGRAM, "-ldl")
-    if way == "with the library" and not is_native:
-        assert elf.read(str(kernel)).architecture.fits(architecture)
-    prefix = f"/usr/{compiler.rpartition('-')[0]}"
-    command = [runner, "-L", prefix] if runner else []
-    done = subprocess.run(
-        [*command, str(main), str(stubs), str(kernel)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.returncode) == ("15 unseen\n", 0)
+    stubs, kernel = target.folder / "libtvm_ffi.so", target.folder / "kernel.so"
+    by_name = way == "by its name"
+    needed = [] if by_name else [str(kernel)]
+    soname = stubs.name if by_name else "other.so"
+    stubs.write_bytes(elf.stub_library(names, target.architecture, soname, needed))
+    linking = ["-Wl,--no-as-needed", f"-L{target.folder}", "-ltvm_ffi"] if by_name else []
+    target.compiled(kernel.name, _KERNEL, "-shared", "-fPIC", *linking)
+    assert elf.read(str(kernel)).architecture.fits(target.architecture)
+    program = target.compiled("main", _PROGRAM, "-ldl")
+    assert target.run(program, stubs, kernel) == ("15 unseen\n", 0)

@@ -9,7 +9,7 @@ import pytest
 from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, LibraryError
 from pytest_tvmrpc.runtime.library import LibraryModule
-from pytest_tvmrpc.runtime.toolchain import compile_library
+from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 
 SOURCE = Path(__file__).parent / "legacy_api.c"
 NAME = "test.legacy_api.function"
@@ -18,9 +18,10 @@ NAME = "test.legacy_api.function"
 def loaded(folder: Path, name: str, *options: str) -> LibraryModule:
     """``legacy_api.c``, compiled with these options."""
     try:
-        return LibraryModule(compile_library(SOURCE, folder / f"{name}.so", options=options))
+        find_compiler()
     except CompilerError as error:
         pytest.skip(str(error))
+    return LibraryModule(compile_library(SOURCE, folder / f"{name}.so", options=options))
 
 
 @pytest.fixture(name="library", scope="module")
