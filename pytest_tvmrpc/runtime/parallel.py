@@ -30,18 +30,37 @@ class TVMParallelGroupEnv(ctypes.Structure):
 
 
 class _Group:
-    """The tasks of one loop: their barrier, their end, and the first failure."""
+    """The tasks of one loop: their end, the first failure, and their barrier if they have one."""
+
+    __slots__ = (
+        "_barrier",
+        "_changing",
+        "_ended",
+        "_finished",
+        "_rounds",
+        "_waiting",
+        "address",
+        "call",
+        "closure",
+        "count",
+        "env",
+        "failure",
+    )
 
     def __init__(self, call: Callable[..., int], closure: Optional[int], count: int) -> None:
         self.call = call
         self.closure = closure
+        self.count = count
         self.env = TVMParallelGroupEnv(None, count)
         self.address = ctypes.addressof(self.env)
         self.failure: Optional[_Failure] = None
-        self._changed = threading.Condition(threading.Lock())
+        self._changing = threading.Lock()
+        self._finished = threading.Lock()
+        self._finished.acquire()
+        self._ended = 0
+        self._barrier: Optional[threading.Condition] = None  # few loops have one, and it costs 3 us
         self._waiting = 0
         self._rounds = 0
-        self._ended = 0
 
     def run(self, task: int) -> None:
         """Run one task on this thread."""
@@ -52,33 +71,39 @@ class _Group:
             code = self.call(task, self.address, self.closure)
         finally:
             _here.is_inside = was_inside
-            error = take_error() if code else None  # also one that comes too late to count
-            with self._changed:
-                if code and self.failure is None:
-                    self.failure = code, error
-                self._ended += 1
-                self._changed.notify_all()
+            self._end(code, take_error() if code else None)  # also one too late to count
+
+    def _end(self, code: int, error: Optional[BaseException]) -> None:
+        with self._changing:
+            if code and self.failure is None:
+                self.failure = code, error
+            self._ended += 1
+            if self._barrier is not None:
+                self._barrier.notify_all()
+            if self._ended == self.count:
+                self._finished.release()
 
     def meet(self) -> bool:
         """Wait until every task is here; False when one has ended and never will be."""
-        with self._changed:
+        with self._changing:
+            if self._barrier is None:
+                self._barrier = threading.Condition(self._changing)
             round_here = self._rounds
             self._waiting += 1
-            if self._waiting == self.env.num_task:
+            if self._waiting == self.count:
                 self._waiting = 0
                 self._rounds += 1
-                self._changed.notify_all()
+                self._barrier.notify_all()
                 return True
-            self._changed.wait_for(lambda: self._rounds != round_here or self._ended > 0)
+            self._barrier.wait_for(lambda: self._rounds != round_here or self._ended > 0)
             return self._rounds != round_here
 
     def wait(self) -> None:
         """Wait until every task has ended, come what may: they use memory of their caller."""
         interruption: Optional[BaseException] = None
-        while self._ended < self.env.num_task:
+        while self._ended < self.count:
             try:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._ended == self.env.num_task)
+                self._finished.acquire()
             except BaseException as error:  # Ctrl-C, raised when the tasks are done
                 interruption = error
         if interruption is not None:
