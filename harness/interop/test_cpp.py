@@ -28,16 +28,17 @@ Check = Callable[["Client", Any, Any], None]
 @pytest.fixture(scope="session", params=list(SOURCES))
 def cpp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library of C++."""
-    return _built(request.param, tmp_path_factory.mktemp(request.param))
+    return build(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="session")
 def errors_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that throws errors."""
-    return _built("errors", tmp_path_factory.mktemp("errors"))
+    return build("errors", tmp_path_factory.mktemp("errors"))
 
 
-def _built(name: str, folder: Path) -> Path:
+def build(name: str, folder: Path) -> Path:
+    """A library of the source of this name, made by tvm-ffi."""
     from tvm_ffi.cpp import build_inline
 
     path = build_inline(
@@ -54,8 +55,10 @@ def _built(name: str, folder: Path) -> Path:
 def _raises(client: Client, call: Callable[[], Any], *texts: str) -> None:
     with pytest.raises(client.remote_error) as caught:
         call()
+    kind = getattr(caught.value, "remote_type", None)  # our client takes it from the text
+    said = f"{kind}: {caught.value}" if kind else str(caught.value)
     for text in texts:
-        assert text in str(caught.value)
+        assert text in said
 
 
 def tensors(client: Client, remote: Any, module: Any) -> None:
