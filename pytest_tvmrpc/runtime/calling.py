@@ -427,7 +427,10 @@ class NativeFunction(PackedFunc):
             block = _plain_block(args)
             if block is None:
                 block, values, cells = pack_arguments(self.name, args)
-                alive = values, OwnedCells(cells)
+                alive = (
+                    values,
+                    OwnedCells(cells),
+                )  # till the end: a result may be text of an argument
         if raised:
             take_error()  # of a function that recorded one, and then succeeded all the same
         try:
@@ -436,8 +439,8 @@ class NativeFunction(PackedFunc):
             result = _new_result()
         memory, place = result
         code = self.function(self._self, block, count, place)
-        del alive
         if code:
+            del alive  # nothing of the call stays with the traceback
             raise self.error(code)
         head = memory[0]
         if not head:

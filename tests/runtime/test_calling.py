@@ -191,6 +191,13 @@ def test_values_come_back_as_they_went(library: LibraryModule, value: Any) -> No
     assert type(result) is type(value) or isinstance(result, type(value))
 
 
+def test_a_result_that_is_the_text_of_an_argument(library: LibraryModule) -> None:
+    """It is copied while the argument is there; of this size, it would be unmapped afterwards."""
+    text = "a" * (1 << 20)
+    assert library["echo"](text) == text
+    assert library["echo"](text.encode()) == text.encode()
+
+
 def test_result_is_none_when_untouched(library: LibraryModule) -> None:
     """The result comes in as None, also after a call that left something else."""
     assert library["nothing"]() is None
