@@ -336,6 +336,94 @@ def type_code(r: Any, member: str) -> Any:
     return [int(getattr(r.DataTypeCode, name)) for name in CODES]
 
 
+def plain(value: Any) -> Any:
+    """A value with its class by name, and what is in it."""
+    kind = type(
+        value
+    ).__name__  # of long text in a container, TVM makes another class than of short
+    kind = {"Bytes": "bytes", "String": "str", "Function": "PackedFunc"}.get(kind, kind)
+    if kind == "Map":
+        return kind, [(plain(key), plain(one)) for key, one in value.items()]
+    if kind in ("Array", "list", "tuple"):
+        return kind, [plain(one) for one in value]
+    if kind == "Tensor":
+        return kind, value.numpy().tolist()
+    if kind == "PackedFunc":
+        return kind, value(3)
+    return kind, str(value)
+
+
+CONVERTED: list[Any] = [
+    *(None, True, 5, 2**70, 2.5, 1j, "text", "a long text of an object", b"bytes", bytearray(b"b")),
+    *([1, "x", [None]], (1, 2.5), {"a": [1], 2: {"b": b"c"}}, {}, [], np.float32(2), np.int64(3)),
+    *(np.arange(4), lambda x: x + 1, "a\0b", [float("nan"), float("inf"), -0.0]),
+    {number: str(number) for number in range(50)},
+]
+
+
+@calls("convert")
+def convert(r: Any, member: str) -> Any:
+    return [type(r.convert("text")).__name__, *(plain(r.convert(value)) for value in CONVERTED)]
+
+
+@calls("ObjectConvertible ObjectConvertible.asobject")
+def convertible(r: Any, member: str) -> Any:
+    class Pair(r.ObjectConvertible):  # type: ignore[misc]  # a class of either side
+        def asobject(self) -> Any:
+            return r.Array([1, 2])
+
+    refused = outcome(lambda r: r.ObjectConvertible().asobject(), r)
+    return [plain(r.convert(Pair())), plain(r.Array([Pair()])), refused]
+
+
+@calls("Object Object.same_as Object.is_ Object.id_ Module.same_as Tensor.is_ Tensor.id_")
+def objects(r: Any, member: str) -> Any:
+    array, tensor = r.Array([1]), r.tensor(ARRAY)
+    module = r.load_module(str(r.kernels))
+    results = [isinstance(one, r.Object) for one in (array, module, 5, "x")]
+    results += [one.same_as(one) for one in (array, tensor, module)]
+    results += [
+        tensor.is_(tensor),
+        tensor.id_ == tensor.id_,
+        array.is_(array),
+        array.is_(r.Array([1])),
+        array.id_ == array.id_,
+    ]
+    results += [array.id_ == r.Array([1]).id_, r.Array([array])[0].id_ == array.id_]
+    return [*results, array.same_as(r.Array([1])), tensor == r.tensor(ARRAY), module.same_as(array)]
+
+
+@calls("ShapeTuple")
+def shapes(r: Any, member: str) -> Any:
+    made = r.ShapeTuple([2, 3, -1])
+    results = [made == (2, 3, -1), made[0], made[1:], hash(made) == hash((2, 3, -1)), len(made)]
+    results += [raises(lambda given=given: r.ShapeTuple(given)) for given in ("12", (1.5,), 5)]
+    return [*results, raises(lambda: r.ShapeTuple((2**63,)))]
+
+
+@calls("Array")
+def arrays(r: Any, member: str) -> Any:
+    made = r.Array([1, "x", None, [2, (3,)], {"k": b"v"}, 2.5, True])
+    results = [plain(made), len(made), plain(made[-1]), plain(made[1:3]), plain(made[::-2])]
+    results += [made == list(made), r.Array([1]) == (1,), r.Array([1]) == [True], made == "x"]
+    results += [r.Array([1]) == [1.0], r.Array([float("nan")]) == [float("nan")], 1 in made]
+    results += [hash(r.Array([1, [2]])) == hash(r.Array([1, [2]])), [2, [3]] in made, bool(made)]
+    results += [plain(made + [1]), plain([1] + made)]  # noqa: RUF005  (its own operator)
+    results += [made.index("x"), made.count(None)]
+    results += [outcome(lambda r: made[7], r), outcome(lambda r: made["0"], r)]
+    return [*results, outcome(lambda r: made.index("nothing"), r), raises(lambda: r.Array(5))]
+
+
+@calls("Map")
+def maps(r: Any, member: str) -> Any:
+    made = r.Map({"a": 1, 2: [3], None: "x", b"k": 2.5, "a key that is long": {"in": 0}})
+    results = [plain(made), len(made), list(made), plain(made[2]), made.get("z", 7)]
+    results += [[plain(one) for one in made.values()], 2.0 in made, None in made, "z" in made]
+    results += [made == r.Map(dict(made.items())), r.Map({1: 1}) == r.Map({1: 2})]
+    results += [hash(r.Map({1: 2, 3: 4})) == hash(r.Map({3: 4, 1: 2})), bool(r.Map({}))]
+    return [*results, outcome(lambda r: made["z"], r), raises(lambda: r.Map([(1, 2)]))]
+
+
 @calls("save_param_dict load_param_dict")
 def params(r: Any, member: str) -> Any:
     given = {"first": r.tensor(ARRAY), "second": r.tensor(np.arange(3, dtype="int64"))}

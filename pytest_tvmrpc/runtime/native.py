@@ -74,6 +74,11 @@ class NativeObject(Object):
         """Whether the other refers to this very object."""
         return isinstance(other, NativeObject) and other.address == self.address
 
+    @property
+    def id_(self) -> int:
+        """The object's address."""
+        return self.address
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NativeObject):
             return NotImplemented

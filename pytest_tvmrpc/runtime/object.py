@@ -20,12 +20,12 @@ class Object:
         return other is self
 
     def is_(self, other: object) -> bool:
-        """`same_as` in another spelling."""
-        return other is self
+        """Whether the other is this very object."""
+        return self.same_as(other)
 
     @property
     def id_(self) -> int:
-        """A number that no other object has while this one lives."""
+        """A number that no other object has as long as this one is there."""
         return id(self)
 
 

@@ -19,10 +19,15 @@ def test_what_is_an_object() -> None:
         assert isinstance(one, Object)
         assert one.same_as(one)
         assert not one.same_as(Object())
+        assert one.is_(one)
+        assert not one.is_(Object())
+        assert one.id_ == one.id_
         assert one == one
         assert one != Object()
     assert Array([1]) == Array([1])
     assert not Array([1]).same_as(Array([1]))
+    inner = Array([1])
+    assert Array([inner])[0].id_ == inner.id_
     assert runtime.empty((2,)) != tensor
 
 
