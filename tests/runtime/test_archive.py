@@ -6,10 +6,13 @@ import gzip
 import io
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Set
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_tvmrpc.errors import LibraryError
 from pytest_tvmrpc.runtime import archive
@@ -173,3 +176,57 @@ def test_an_archive_that_goes_on_and_on(
         with pytest.raises(LibraryError, match="too large; expected at most 1048576 bytes"):
             unpacked(gzip.compress(image))
     assert sum(path.stat().st_size for path in (tmp_path / "around").rglob("*.o")) <= 1 << 20
+
+
+IMAGES = [
+    packed(member("a.o", bytes(700)), member("sub/b.o", b"b" * 513)),
+    gzip.compress(packed(member("a.o", bytes(700)), member("b.c", b"int x;"))),
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """An archive with some of its bytes changed, cut somewhere, or any bytes at all."""
+    image = bytearray(draw(st.sampled_from(IMAGES)))
+    for _ in range(draw(st.integers(0, 4))):
+        piece = draw(st.binary(min_size=1, max_size=12))
+        place = draw(st.integers(0, min(len(image), 1600) - len(piece)))
+        image[place : place + len(piece)] = piece
+    cut = draw(st.integers(0, len(image)))
+    return draw(st.sampled_from([bytes(image), bytes(image[:cut]), draw(st.binary(max_size=99))]))
+
+
+@given(damaged())
+def test_whatever_an_archive_is(image: bytes) -> None:
+    """It is unpacked, into the folder and nowhere else, or refused by one kind of error."""
+    with tempfile.TemporaryDirectory() as around:
+        path, folder = os.path.join(around, "a.tar"), os.path.join(around, "folder")
+        os.mkdir(folder)
+        Path(path).write_bytes(image)
+        found, said = [], "a.tar"
+        try:
+            found = unpack(path, folder)
+        except LibraryError as error:
+            said = str(error)
+        assert "a.tar" in said
+        assert all(os.path.isfile(name) for name in found)
+        assert {os.path.commonpath([name, folder]) for name in found} <= {folder}
+        assert sorted(os.listdir(around)) == ["a.tar", "folder"]
+
+
+def test_packing(tmp_path: Path) -> None:
+    """Files go in by their own names, which must differ; what fails leaves no archive."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.o").write_bytes(folder.encode())
+    (tmp_path / "b.c").write_text("int x;")
+    target = str(tmp_path / "x.tar")
+    with pytest.raises(LibraryError, match=r"two files called 'a\.o'; expected names that differ"):
+        archive.pack(target, [str(tmp_path / "one" / "a.o"), str(tmp_path / "two" / "a.o")])
+    with pytest.raises(FileNotFoundError):
+        archive.pack(target, [str(tmp_path / "none.o")])
+    assert not list(tmp_path.glob("x.tar*"))
+    archive.pack(target, [str(tmp_path / "one" / "a.o"), str(tmp_path / "b.c")])
+    (tmp_path / "out").mkdir()
+    found = unpack(target, str(tmp_path / "out"))
+    assert [Path(path).read_bytes() for path in found] == [b"one", b"int x;"]

@@ -454,6 +454,29 @@ def test_sources_that_are_refused(remote: rpc.RPCSession, build: Build, tmp_path
     assert remote.listdir() == "bad.c,evil.tar"
 
 
+@pytest.mark.parametrize("kind", ["o", "tar"])
+def test_what_was_cut_before_it_is_linked(
+    remote: rpc.RPCSession, build: Build, tmp_path: Path, kind: str
+) -> None:
+    """Wherever: an error of one kind at this line, the session goes on, and the whole one loads."""
+    build("number")
+    compiled = tmp_path / "whole.o"
+    (tmp_path / "whole.c").write_text(NUMBER.replace("NUMBER", "3"))
+    command = [*find_compiler(), "-c", "-fPIC", str(tmp_path / "whole.c"), "-o", str(compiled)]
+    subprocess.run(command, check=True)
+    content = compiled.read_bytes()
+    if kind == "tar":
+        with tarfile.open(tmp_path / "whole.tar", "w") as archive:
+            archive.add(compiled, "lib0.o")
+        content = (tmp_path / "whole.tar").read_bytes()[: 512 + len(content)]
+    for part in (0, 3, 20, 63, len(content) // 2, len(content) - 9):
+        remote.upload(content[:part], f"cut.{kind}")
+        with pytest.raises(LibraryError, match=rf"cut\.{kind}|lib0\.o"):
+            remote.load_module(f"cut.{kind}")
+    remote.upload(tmp_path / f"whole.{kind}")
+    assert remote.load_module(f"whole.{kind}")["number"]() == 3
+
+
 def test_no_compiler_on_the_device(
     start_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
