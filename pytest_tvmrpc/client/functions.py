@@ -275,8 +275,7 @@ class RemoteModule(Module):
         return call, "of the server"
 
     def __repr__(self) -> str:
-        host, port = self.session.peer
-        what = f"{self.name or 'no file'} on {self.session.key or 'server'}@{host}:{port}"
+        what = f"{self.name or 'no file'} on {self.session.address}"
         return described("rpc", what, self._names_now())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 import json
 import os
@@ -26,6 +25,7 @@ from . import registry
 from .device.api import Device
 from .device.names import cpu
 from .object import Object
+from .property_mask import Answer, ModulePropertyMask
 
 if TYPE_CHECKING:
     from .function import PackedFunc
@@ -36,27 +36,6 @@ __all__ = ["LINKED", "Module", "ModulePropertyMask", "load_module"]
 Path = Union[str, "os.PathLike[str]"]
 
 _NAMES_SHOWN = 5
-
-
-class ModulePropertyMask(enum.IntFlag):
-    """What can be done with a module; the numbers are TVM's."""
-
-    BINARY_SERIALIZABLE = 1
-    """In TVM, that it can be a part of another library."""
-    RUNNABLE = 2
-    """It has functions to call."""
-    COMPILATION_EXPORTABLE = 4
-    """It is source or object code, for `Module.export_library`."""
-
-
-class Answer(int):
-    """Yes or no; TVM up to 0.20 has it as an attribute, later TVM as a method: both work."""
-
-    def __call__(self) -> bool:
-        return bool(self)
-
-    def __repr__(self) -> str:
-        return repr(bool(self))
 
 
 @not_copied("export it and load the file there")

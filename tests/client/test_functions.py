@@ -89,7 +89,7 @@ def test_a_module_for_people(server: rpc.Server, library: str) -> None:
     with rpc.connect(server.host, server.port) as remote:
         remote.upload(library)
         module, system = remote.load_module("vector_add.so"), remote.system_lib()
-        where = f"server@{server.host}:{server.port}"
+        where = f"{server.host}:{server.port}"
         assert repr(module) == f"Module(rpc, vector_add.so on {where}: vector_add)"
         assert repr(system) == f"Module(rpc, no file on {where})"
         module["vector_add"]
