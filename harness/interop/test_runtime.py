@@ -17,6 +17,7 @@ import pytest
 from pytest_tvmrpc import runtime
 
 from .compatibility import PAGE, Row, form_of, members, normal, public_members, tables
+from .libraries import build_tvm_library
 
 PAGES = tables(PAGE.read_text(encoding="utf-8"))
 NAMES = [
@@ -462,6 +463,22 @@ def module(r: Any, member: str) -> Any:
     ]
 
 
+@calls("Executable Executable.jit Executable.export_library")
+def executable(r: Any, member: str) -> Any:
+    root = r.load_static_library(str(r.objects), ["matmul"])
+    made = r.Executable(root)
+    x, y, z = (r.tensor(np.ones(shape, "float32")) for shape in ((64, 48), (48, 32), (64, 32)))
+    made["matmul"](x, y, z)
+    linked = made.jit()
+    library = r.folder / "exported.so"
+    made.export_library(str(library))
+    loaded = r.load_module(str(library))
+    return [
+        *(made.jit() is linked, linked is root, z.numpy()[0, 0].item(), library.is_file()),
+        *(loaded.implements_function("matmul"), r.Executable(loaded).jit() is loaded),
+    ]
+
+
 @calls("Module.time_evaluator")
 def time_evaluator(r: Any, member: str) -> Any:
     a, b, result = (r.tensor(np.zeros(4096, "float32")) for _ in range(3))
@@ -491,14 +508,22 @@ def test_every_name_is_called() -> None:
     assert {*SHARED, *SHARED_MEMBERS} - set(CALLS) == set()
 
 
+@pytest.fixture(name="objects", scope="module")
+def _objects(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The kernels as an object file."""
+    return build_tvm_library(tmp_path_factory.mktemp("objects"), "o")
+
+
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_calls(name: str, sides: list[Any], kernels: Any, tmp_path: Any) -> None:
+def test_calls(name: str, sides: list[Any], kernels: Any, objects: Any, tmp_path: Any) -> None:
     """The same call of TVM and of ours has the same result."""
     results = []
     for number, side in enumerate(sides):
         folder = tmp_path / str(number)
         folder.mkdir()
         results.append(
-            CALLS[name](types.SimpleNamespace(**vars(side), kernels=kernels, folder=folder))
+            CALLS[name](
+                types.SimpleNamespace(**vars(side), kernels=kernels, objects=objects, folder=folder)
+            )
         )
     assert results[1] == results[0]

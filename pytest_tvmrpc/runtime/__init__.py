@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .containers import Array, Map
     from .conversion import convert, convert_to_object
     from .device.kinds import register_device_api, unregister_device_api
+    from .executable import Executable
     from .function import PackedFunc
     from .module import Module, ModulePropertyMask, load_module
     from .object import Object, ObjectConvertible, ObjectGeneric, ShapeTuple, String
@@ -58,6 +59,7 @@ __all__ = [
     "BenchmarkResult",
     "DataType",
     "DataTypeCode",
+    "Executable",
     "FloatImm",
     "IntImm",
     "Map",
@@ -113,6 +115,7 @@ __all__ += _devices.__all__
 _HOMES = {
     "Array": "containers",
     "BenchmarkResult": "profiling",
+    "Executable": "executable",
     "FloatImm": "constant",
     "IntImm": "constant",
     "Map": "containers",

@@ -425,3 +425,52 @@ def test_what_a_library_says_of_its_functions(tmp_path: Path) -> None:
     importer.import_module(module)
     assert importer.get_function_doc("one") is None
     assert importer.get_function_doc("one", query_imports=True) == "Returns one."
+
+
+def test_an_executable_of_objects(static: Any, tmp_path: Path) -> None:
+    """It is linked when it is called, once, with what it imports; it can be exported, too."""
+    root = static("main")
+    root.import_module(static("two"))
+    executable = runtime.Executable(root)
+    assert executable() == 2
+    assert executable["two"]() == 2
+    linked = executable.jit()
+    assert executable.jit() is linked
+    assert linked is not executable.mod
+    assert executable.jit(force_recompile=True) is not linked
+    library = tmp_path / "exported.so"
+    executable.export_library(library)
+    assert load_module(library)["two"]() == 2
+    with pytest.raises(AttributeError, match="no function 'three'"):
+        executable["three"]
+    assert repr(executable) == f"Executable({root!r})"
+
+
+def test_an_executable_that_is_linked_already(tmp_path: Path) -> None:
+    """Is its module, whatever is asked; and only of a module is there one."""
+    module = runtime.module_from_source(program("main"))
+    executable = runtime.Executable(module)
+    assert executable.jit() is executable.jit(force_recompile=True) is module
+    assert executable() == executable["main"]() == 1
+    with pytest.raises(TypeError, match=r"'a\.so' is no module"):
+        runtime.Executable("a.so")  # type: ignore[arg-type]
+
+
+def test_an_executable_by_a_compiler_of_ones_own(static: Any) -> None:
+    """What is said to `jit` reaches it; its failure leaves nothing behind."""
+    executable = runtime.Executable(static("main"))
+    seen: List[Any] = []
+
+    def compiler(file_name: str, files: Sequence[str], **options: Any) -> None:
+        seen.append((os.path.basename(file_name), options))
+        create_shared(file_name, files)
+
+    assert executable.jit(fcompile=compiler, cc="mine")() == 2
+    assert seen == [("linked.so", {"cc": "mine"})]
+
+    def refuses(file_name: str, files: Sequence[str]) -> None:
+        raise CompilerError("no")
+
+    with pytest.raises(CompilerError, match="no"):
+        executable.jit(fcompile=refuses, force_recompile=True)
+    assert executable() == 2
