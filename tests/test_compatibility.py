@@ -327,27 +327,14 @@ def test_the_tests_call_what_they_are_about(owner: str) -> None:
     assert not unused, "\n".join(unused)
 
 
-def _not_here_yet() -> List[str]:
-    return [row.name for found in PAGE if found.section == "Not here yet" for row in found.rows]
-
-
 def test_all_that_the_page_of_runtime_documents() -> None:
-    """Each name has a row, and so has each member of a class; or it is said to be missing."""
-    listed = {row.name.rpartition(".")[2] for row in NAMES} | set(_not_here_yet())
+    """Each name has a row, and so has each member of a class."""
+    listed = {row.name.rpartition(".")[2] for row in NAMES}
     for owner, rows in MEMBERS.items():
         listed |= {f"{owner}.{row.name.partition('(')[0]}" for row in rows}
     for owner, names in DOCUMENTED_RUNTIME.items():
-        if owner not in _not_here_yet():
-            prefix = f"{owner}." if owner else ""
-            assert {prefix + name for name in names.split()} <= listed
-
-
-def test_what_is_not_here_yet() -> None:
-    """A name that has come has a row of its own."""
-    for name in _not_here_yet():
-        owner, _, member = name.rpartition(".")
-        home = getattr(runtime, owner) if owner else runtime
-        assert not hasattr(home, member), f"{name} is here: give it a row in docs/compatibility.md"
+        prefix = f"{owner}." if owner else ""
+        assert {prefix + name for name in names.split()} <= listed
 
 
 def test_steps() -> None:
