@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from .options import Options
+    from .reporting.jsonl import LinesReport
     from .reporting.progress import Progress
 
     class Source(Protocol):
@@ -57,15 +58,16 @@ class Desk:
         self._events = events
         self._progress: Progress | None = None
         self._written: list[str] = []
+        self._lines: LinesReport | None = None
         self._saved: list[Path] | None = None  # not even tried, or in vain
         self._junit_notes: list[str] = []
         config.pluginmanager.register(self.book, "tvmrpc-book")
         if options.report:
             from .reporting.jsonl import LinesReport
 
-            lines_report = LinesReport(options.report)
-            self.book.reports.append(lines_report)
-            config.add_cleanup(lines_report.close)
+            self._lines = LinesReport(options.report)
+            self.book.reports.append(self._lines)
+            config.add_cleanup(self._lines.close)
         if config.getoption("xmlpath", None):
             from .reporting.junit import JUnit
 
@@ -156,7 +158,7 @@ class Desk:
     def _write_files(self) -> None:
         """Write what is made of the whole run, each file whatever becomes of the others."""
         options = self._options
-        if options.report:
+        if self._lines is not None and self._lines.is_complete:
             self._wrote(options.report)
         for option, value, write in (
             ("--rpc-bench-save", options.bench_save, self._save_benchmarks),

@@ -31,10 +31,14 @@ class LinesReport:
 
     Raises:
         pytest.UsageError: it cannot be written.
+
+    Attributes:
+        is_complete: whether all has been written, to the line of the end.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.is_complete = False
         self._file: TextIO | None = None
         self._run = Run()
         self._numbers: dict[int, tuple[int, TestRecord]] = {}
@@ -113,6 +117,7 @@ class LinesReport:
                 "notes": list(run.notes),
             }
         )
+        self.is_complete = self._file is not None
         self.close()
 
     def close(self) -> None:
@@ -140,6 +145,7 @@ class LinesReport:
 
     def _give_up(self, error: OSError) -> None:
         """A full disk ends the report, not the run; but it is told."""
+        self.is_complete = False
         note = f"{self.name} is not complete: {error}; make room and run again"
         if note not in self._run.notes:
             self._run.notes.append(note)

@@ -177,6 +177,19 @@ def test_benchmarks_that_cannot_be_stored(plain: pytest.Pytester, run: RunPytest
     assert (plain.path / "farm.md").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("option", ["--rpc-report", "--rpc-html", "--rpc-markdown"])
+def test_a_full_disk(plain: pytest.Pytester, run: RunPytest, option: str) -> None:
+    """It is said that this file is not there, and not that it was written; the tests pass."""
+    plain.makepyfile("def test_local(): pass")
+    others = [other for other in FILES if not other.startswith(option)]
+    result = run(*others, f"{option}=/dev/full")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines([f"{option}=/dev/full *: *No space left on device*"])
+    wrote = [line for line in result.outlines if line.startswith("rpc: wrote ")]
+    assert wrote == [f"rpc: wrote {other.partition('=')[2]}" for other in others]
+
+
 def test_a_folder_for_benchmarks_that_cannot_be_written(
     plain: pytest.Pytester, run: RunPytest
 ) -> None:
