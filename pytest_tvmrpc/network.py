@@ -241,6 +241,13 @@ def set_kernel_timeouts(
         connection.setsockopt(socket.SOL_SOCKET, option, value)
 
 
+def kernel_send_limit_ms(connection: socket.socket) -> Optional[int]:
+    """The limit for a send that `set_kernel_timeouts` has set; None if there is none."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.calcsize("@ll"))
+    seconds, micros = struct.unpack("@ll", packed)
+    return int(seconds) * 1000 + -(-int(micros) // 1000) or None
+
+
 def raise_descriptor_limit() -> None:
     """A thousand connections are more than many systems allow a process by default."""
     import resource

@@ -79,6 +79,11 @@ class PacketReader:
         """Whether nothing of a next packet has arrived: the only place for a clean end."""
         return not self.filled and not self.missing
 
+    @property
+    def unread(self) -> bytes:
+        """What was received and not handed out."""
+        return bytes(self.view[self._start : self.filled])
+
     def next_packet(self) -> Optional[Tuple[int, int, int]]:
         """Code, start and end of the next packet's body; None until more bytes are there.
 

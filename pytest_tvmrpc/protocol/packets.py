@@ -7,7 +7,7 @@ Requests are the asking side's, answers the serving side's. Encoders return list
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..errors import RemoteProtocolError
 from .codes import PROTOCOL_VERSION, RPCCode
@@ -119,6 +119,19 @@ def exception(dialect: Dialect, text: str) -> bytes:
     """
     text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
     return dialect.encode_request(RPCCode.EXCEPTION, (text,))
+
+
+def trailing_exception(content: bytes) -> Optional[bytes]:
+    """The body of an exception that ends these bytes, whatever is in front of it.
+
+    A server of ours says in this way why an answer has no end: so much of it is missing that the
+    exception cannot be taken for the rest.
+    """
+    for start in range(len(content) - _FRAME.size, -1, -1):
+        nbytes, code = _FRAME.unpack_from(content, start)
+        if code == RPCCode.EXCEPTION and start + 8 + nbytes == len(content):
+            return content[start + _FRAME.size :]
+    return None
 
 
 def copy_ack(content: memoryview) -> Union[bytes, Buffers]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import RemoteProtocolError
 from ..protocol.codes import HandshakeReply
 from ..protocol.handshake import ClientHello, HelloReader, encode_server_reply
+
+if TYPE_CHECKING:
+    import socket
+
+REFUSAL = encode_server_reply(HandshakeReply.MISMATCH)
+"""What a client is told whose key is not the one that this server goes by."""
 
 
 class Greeting:
@@ -55,19 +59,14 @@ class Greeting:
                 raise RemoteProtocolError("the client talks on before it was answered")
         return True
 
-    def refuse(self) -> None:
-        """Says that the key is not the one this server goes by, and closes."""
-        with contextlib.suppress(OSError):  # whether it hears it is the client's affair
-            self.connection.send(encode_server_reply(HandshakeReply.MISMATCH))
-            self.connection.shutdown(socket.SHUT_WR)
-        self.connection.close()
-
     def admit(self, key: str) -> bool:
         """Agrees; whether the client still was there to hear it."""
+        reply = encode_server_reply(HandshakeReply.SUCCESS, key)
         try:
-            self.connection.send(encode_server_reply(HandshakeReply.SUCCESS, key))
+            is_there = self.connection.send(reply) == len(reply)  # the first that it is sent
             self.connection.setblocking(True)
         except OSError:
+            is_there = False
+        if not is_there:
             self.connection.close()
-            return False
-        return True
+        return is_there

@@ -17,6 +17,7 @@ from .. import network
 from ..errors import ConnectionLostError
 from ..protocol import dialect, packets
 from ..session.copies import leave_if_copied
+from ..session.incoming import LAST_NBYTES
 from ..session.serving import Progress, describe
 from .directory import remove_directory
 from .strays import bear, kill_all
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _STRAYS_S = 0.5
 _SHUT_WR = 1
+_TELL_S = 5.0
+_MOST_TEXT = LAST_NBYTES // 2
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 OUTPUT = "tvmrpc.server.output"
@@ -315,17 +318,30 @@ def _prepare(plan: Plan) -> None:
         load(plan.libraries)
 
 
+def last_packet(shared: memoryview, message: str) -> bytes:
+    """What a client is told at the end of its session, in its own dialect.
+
+    It is shorter than what is missing of an answer of which only the beginning has been sent.
+    """
+    told = dialect.LEGACY if shared[DIALECT] else dialect.FFI
+    text = message.encode("utf-8", "backslashreplace")
+    if len(text) > _MOST_TEXT:
+        message = text[:_MOST_TEXT].decode("utf-8", "ignore") + "..."
+    return packets.exception(told, message)
+
+
 def tell(connection: socket.socket, shared: memoryview, message: str) -> None:
     """The last word to a client, unless it is gone; nobody else may write to it any more.
 
     What it said and nobody read is read here: a socket that is closed with it would be reset, and
     some systems then drop what the client has not read yet.
     """
-    told = dialect.LEGACY if shared[DIALECT] else dialect.FFI
     with contextlib.suppress(OSError):  # the client may be gone, or take nothing
-        connection.setblocking(False)
-        connection.send(packets.exception(told, message))
+        connection.setblocking(True)
+        network.set_kernel_timeouts(connection, None, _TELL_S)
+        connection.sendall(last_packet(shared, message))
         connection.shutdown(_SHUT_WR)
+        connection.setblocking(False)
         for _ in range(64):
             if not connection.recv(65536):
                 break

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Callable, Deque, Iterator, List, Optional, Set
 from .. import network
 from ..errors import RemoteProtocolError
 from .directory import find_abandoned, make_directory
-from .listener import Greeting
+from .ending import Endings
+from .listener import REFUSAL, Greeting
 from .output import SessionOutput
-from .process import STAGE, Plan, Serve, preload, serve_session, tell
+from .process import STAGE, Plan, Serve, last_packet, preload, serve_session
 from .strays import Strays
 from .watching import Watching
 from .worker import Verdict, Worker, WorkerState, kicked
@@ -86,6 +87,7 @@ class Supervisor:
         self._accepts_at: Optional[float] = None
         self._is_short = False
         self._worker: Optional[Worker] = None
+        self._endings = Endings(self)
         self._strays = Strays()
         self._errands: Set[int] = set()
         self._free_since = time.monotonic()
@@ -180,9 +182,9 @@ class Supervisor:
         for greeting in [late for late in self._greetings if now >= late.until]:
             self._report(f"{greeting.address} said nothing sensible in time")
             self._drop(greeting)
-        for link in (self._tracker, self._proxy):
-            if link is not None:
-                link.tick(now)
+        for part in (self._tracker, self._proxy, self._endings):
+            if part is not None:
+                part.tick(now)
 
     def _wait_ms(self) -> Optional[int]:
         now = time.monotonic()
@@ -191,7 +193,8 @@ class Supervisor:
             due.append(self._worker.next_wakeup() or now + 3600)
         elif self._config.unused_s:
             due.append(self._free_since + self._config.unused_s)
-        due += [link.next_wakeup(now) for link in (self._tracker, self._proxy) if link is not None]
+        parts = (self._tracker, self._proxy, self._endings)
+        due += [part.next_wakeup(now) for part in parts if part is not None]
         if self._accepts_at is not None:
             due.append(self._accepts_at)
         if not due:
@@ -314,7 +317,7 @@ class Supervisor:
         if not self._fits(hello.match_key):
             self._report(f"mismatch key from {greeting.address}: {hello.match_key[:80]!r}")
             self._release(greeting)
-            greeting.refuse()
+            self._endings.add(greeting.connection, REFUSAL)
             return
         self._greetings.remove(greeting)
         self._waiting.append(greeting)
@@ -354,12 +357,8 @@ class Supervisor:
             self._worker = self._fork(connection, address, hello, early, directory, output)
         except (OSError, ImportError, MemoryError) as error:  # nothing can be had just now
             self._report(f"no session for {address}: {error}")
-            tell(
-                connection,
-                memoryview(bytes(STAGE + 1)),
-                f"SessionCrashedError: this server cannot start a session now: {error}",
-            )
-            connection.close()
+            message = f"SessionCrashedError: this server cannot start a session now: {error}"
+            self._endings.add(connection, last_packet(memoryview(bytes(STAGE + 1)), message))
             if output is not None:
                 output.close()
             if directory is not None:
@@ -411,7 +410,13 @@ class Supervisor:
             self._strays,
             shared_fd,
             config.handshake_s,
+            self._end_connection,
         )
+
+    def _end_connection(self, connection: socket.socket, packet: bytes) -> None:
+        """A session is over, and its client has this to hear yet."""
+        self.forget(connection.fileno())
+        self._endings.add(connection, packet)
 
     def _offer(self) -> None:
         """The device is free: says so to whoever sends clients."""
@@ -450,7 +455,7 @@ class Supervisor:
         worker = self._worker
         if worker is None:
             return
-        descriptors = [worker.connection.fileno(), worker.lifeline]
+        descriptors = [worker.lifeline]
         if worker.output is not None:
             descriptors.append(worker.output.fileno())
         outcome = worker.reap()
@@ -492,6 +497,7 @@ class Supervisor:
         for link in (self._tracker, self._proxy):
             if link is not None:
                 link.close()
+        self._endings.close()
         if self._listener is not None:
             self.forget(self._listener.fileno())
             self._listener.close()

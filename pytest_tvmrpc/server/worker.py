@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Sequence
 
 from ..session.serving import Progress
+from .ending import end_at_once
 from .forking import fork_child
-from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, never_opened, tell
+from .process import PROGRESS, STAGE, Serve, Stage, Start, become_session, last_packet, never_opened
 from .strays import new_mark
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _STRAYS_S = 5.0
 """How long to wait for processes that were killed; one that the kernel holds fast stays."""
 
 _LOOK_AGAIN_S = 0.05
+_MOMENT_S = 0.01
 
 
 class WorkerState(enum.Enum):
@@ -67,6 +69,7 @@ class Worker:
         strays: what finds the processes that a session left behind.
         shared_fd: a file for the memory that the two share, if `serve` needs one; owned.
         opening_s: seconds that the client may take until it has opened the session; 0: any time.
+        end: takes the client's socket, and what is left to be said there.
 
     Attributes:
         lifeline: a connection to the process, which ends itself when it closes; on it the process
@@ -88,12 +91,15 @@ class Worker:
         strays: Optional[Strays] = None,
         shared_fd: int = -1,
         opening_s: float = 0.0,
+        end: Callable[[socket.socket, bytes], object] = end_at_once,
     ) -> None:
         self.connection = connection
         self.address = address
         self.directory = directory
         self.session_timeout = session_timeout
         self._opening_s = opening_s
+        self._end = end
+        self._asks_at: Optional[float] = None
         self._opens_by = time.monotonic() + opening_s + _LATER_S if opening_s else None
         self.output = output
         self.state = WorkerState.SERVING
@@ -169,6 +175,15 @@ class Worker:
             self.state = WorkerState.STOPPING
             self.kill_at = now + grace_s
             self._verdict = verdict
+            self._asks_at = now
+            self._ask_to_end(now)
+
+    def _ask_to_end(self, now: float) -> None:
+        """Not amid a short answer, as nothing could be said behind a part of it."""
+        if self._shared[PROGRESS] == Progress.ANSWERING:
+            self._asks_at = now + _MOMENT_S
+        else:
+            self._asks_at = None
             self._signal(signal.SIGTERM)
 
     def tick(self, now: float, grace_s: float) -> None:
@@ -178,6 +193,8 @@ class Worker:
             self.stop(now, grace_s, _expired(self.session_timeout))
         if self._opens_by is not None and now >= self._opens_by:
             self._opens_by = self._check_opened(now, grace_s)
+        if self._asks_at is not None and now >= self._asks_at:
+            self._ask_to_end(now)
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = None
             if self.state is not WorkerState.STRAYS:
@@ -185,7 +202,7 @@ class Worker:
 
     def next_wakeup(self) -> Optional[float]:
         """When `tick` has something to do, on the monotonic clock."""
-        moments = (self.expires_at, self.kill_at, self._opens_by)
+        moments = (self.expires_at, self.kill_at, self._opens_by, self._asks_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _check_opened(self, now: float, grace_s: float) -> Optional[float]:
@@ -215,7 +232,7 @@ class Worker:
             _, status = os.waitpid(self.pid, 0)
             self._conclude(_outcome(status))
             self.state = WorkerState.STRAYS
-            self.expires_at = self.kill_at = None
+            self.expires_at = self.kill_at = self._asks_at = None
             self._give_up_at = time.monotonic() + _STRAYS_S
         if self._strays is not None and not self._strays.kill(self._mark):
             now = time.monotonic()
@@ -238,12 +255,14 @@ class Worker:
             verdict = self._crashed(ended or "exited with 0", "while it served a request")
         elif verdict is None and stage == Stage.OPEN and self._has_client:
             # A thread of the session, or somebody's signal: no request has to go on for that.
-            verdict = self._crashed(ended or "exited with 0", "between two requests")
+            when = "between two requests" if progress == Progress.IDLE else "within an answer"
+            verdict = self._crashed(ended or "exited with 0", when)
         elif verdict is None and ended and stage == Stage.STARTING:
             verdict = self._crashed(ended, "before it served anything")
+        packet = b""
         if verdict is not None and verdict.message and progress != Progress.ANSWERING:
-            tell(self.connection, memoryview(self._shared), verdict.message)
-        self.connection.close()
+            packet = last_packet(memoryview(self._shared), verdict.message)
+        self._end(socket.socket(fileno=self.connection.detach()), packet)
         self._outcome = verdict.outcome if verdict is not None else ended or "session ended"
 
     def _crashed(self, ended: str, when: str) -> Verdict:

@@ -148,6 +148,43 @@ class SocketChannel:
                 sent += len(part)
                 progress(sent, total)
 
+    def send_with_end(
+        self, buffers: Sequence[Buffer], reserved: int, is_cut: Callable[[bool], object]
+    ) -> None:
+        """Sends buffers of which the last is long, and says when it would be cut off if we died.
+
+        Args:
+            reserved: bytes that are missing of the last buffer then, at least.
+            is_cut: is told when that begins, and when it is over.
+
+        Raises:
+            OSError: translate it with `lost`.
+        """
+        last = memoryview(buffers[-1])
+        before = sum(map(len, buffers)) - len(last)
+        try:
+            sent = self.connection.sendmsg(buffers, (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if sent < before:
+            self.connection.sendall(b"".join(buffers[:-1])[sent:])
+        last = last[max(sent - before, 0) :]
+        if len(last) > reserved:
+            is_cut(True)
+            self.connection.sendall(last[:-reserved])
+            self._wait_for_room()
+            is_cut(False)
+            last = last[-reserved:]
+        if len(last):
+            self.connection.sendall(last)
+
+    def _wait_for_room(self) -> None:
+        """Waits until some more can be sent at once, as long as a send may take."""
+        waiting = select.poll()
+        waiting.register(self.connection, select.POLLOUT)
+        if not waiting.poll(network.kernel_send_limit_ms(self.connection)):
+            raise BlockingIOError  # as the kernel says it at its own timeouts
+
     def send_rest(self, packet: bytes, sent: int) -> None:
         """Sends what `send_once` did not take.
 
@@ -190,9 +227,20 @@ class SocketChannel:
         if not waiting.poll(limit_s * 1000):
             raise BlockingIOError  # as the kernel says it at its own timeouts
 
-    def send_file(self, file: Any, nbytes: int) -> None:
-        """Sends so many bytes of an open file, from its start, by the kernel's own copy."""
-        offset = 0
+    def send_file_with_end(
+        self, file: Any, nbytes: int, reserved: int, is_cut: Callable[[bool], object]
+    ) -> None:
+        """Sends so many bytes of an open file; else as `send_with_end`."""
+        most = nbytes - reserved
+        if most > 0:
+            is_cut(True)
+            self.send_file(file, most)
+            self._wait_for_room()
+            is_cut(False)
+        self.send_file(file, nbytes, max(most, 0))
+
+    def send_file(self, file: Any, nbytes: int, offset: int = 0) -> None:
+        """Sends an open file from there up to so many bytes, by the kernel's own copy."""
         while offset < nbytes:
             sent = os.sendfile(self.connection.fileno(), file.fileno(), offset, nbytes - offset)
             if not sent:

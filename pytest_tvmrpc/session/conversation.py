@@ -40,7 +40,7 @@ from ..errors import (
 from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.dialect import of_server
-from ..protocol.packets import SHUTDOWN
+from ..protocol.packets import SHUTDOWN, trailing_exception
 from ..protocol.requests import STEPS, State, code_name, illegal
 from .channel import Meter
 from .incoming import Incoming
@@ -555,7 +555,9 @@ class Conversation:
     def fail(self, error: OSError, doing: str) -> Exception:
         """The error to raise for one of the channel's, which ends the session."""
         failure = self.channel.lost(error, doing)
-        if not isinstance(error, (ConnectionLostError, BlockingIOError)):
+        if isinstance(error, ConnectionLostError):
+            failure = self._why_cut_off() or failure
+        elif not isinstance(error, BlockingIOError):
             failure = self._last_words(doing) or failure
         self.end(str(failure), failure)
         return failure
@@ -571,6 +573,18 @@ class Conversation:
                 continue  # of a request that was answered before
             except (ProtocolError, OSError):
                 return None
+
+    def _why_cut_off(self) -> Optional[Exception]:
+        """What a server said at the end of an answer of which the rest is missing."""
+        body = trailing_exception(self.incoming.last_bytes)
+        if body is None:
+            return None
+        try:
+            (text,) = of_server(body).decode_values(body, 0, len(body))
+        except (ProtocolError, ValueError):
+            return None
+        error = remote_error(str(text))
+        return error if isinstance(error, ENDS) else None
 
     def broken_rule(self, message: str) -> RemoteProtocolError:
         """The error to raise for an answer that is none, which ends the session."""

@@ -20,6 +20,10 @@ _BLOCK = 1 << 20
 """Bytes of one receive and one write of an upload (64 MiB: 1.2 GB/s; with 256 KiB 1.05)."""
 
 
+LAST_NBYTES = 16 * 1024
+"""What is missing of an answer, at least, when a server says at its end why there is no more."""
+
+
 class Incoming:
     """The receiving half of a connection.
 
@@ -31,18 +35,25 @@ class Incoming:
         is_broken: whether a receive failed within a packet: nothing can be told apart any more.
     """
 
-    __slots__ = ("channel", "is_broken", "reader")
+    __slots__ = ("_tail", "channel", "is_broken", "reader")
 
     def __init__(self, channel: SocketChannel) -> None:
         self.channel = channel
         self.reader = PacketReader()
         self.is_broken = False
+        self._tail = b""
+
+    @property
+    def last_bytes(self) -> bytes:
+        """What came last of a packet that has no end."""
+        return self.reader.unread or self._tail
 
     def body(self, start: int, end: int) -> Buffer:
         """The body whose head has these bounds, with all that is missing of it."""
         reader = self.reader
         if not reader.missing:
             return bytes(reader.buffer[start:end])
+        self._tail = bytes(reader.buffer[start:end])
         collected = bytearray(reader.buffer[start:end])
         self.rest_to(collected.extend)
         return memoryview(collected)
@@ -55,9 +66,12 @@ class Incoming:
         here = end - start
         reader, progress = self.reader, self.channel.progress
         target[:here] = reader.view[start:end]
+        self._tail = bytes(reader.view[start:end])
         rest, total = target[here:], reader.missing
         while reader.missing:
-            rest = rest[self._receive(rest) :]
+            received = self._receive(rest)
+            self._remember(rest[:received])
+            rest = rest[received:]
             if progress is not None:
                 progress(total - reader.missing, total)
 
@@ -70,9 +84,18 @@ class Incoming:
         block = memoryview(bytearray(min(total, _BLOCK)))
         while reader.missing:
             part = block[: min(reader.missing, len(block))]
-            take(part[: self._receive(part)])
+            part = part[: self._receive(part)]
+            self._remember(part)
+            take(part)
             if progress is not None:
                 progress(total - reader.missing, total)
+
+    def _remember(self, part: memoryview) -> None:
+        """Keeps the last bytes, as an end without the rest may say why."""
+        if len(part) >= LAST_NBYTES:
+            self._tail = bytes(part[-LAST_NBYTES:])
+        else:
+            self._tail = (self._tail + part)[-LAST_NBYTES:]
 
     def _receive(self, target: memoryview) -> int:
         """Receives some of what is missing.

@@ -29,7 +29,7 @@ from ..protocol.requests import (
 )
 from ..protocol.values import ByteSource
 from .copies import leave, make_mark
-from .incoming import Incoming
+from .incoming import LAST_NBYTES, Incoming
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
@@ -48,6 +48,9 @@ Answer = Union[bytes, List[Any]]
 
 _SHORT = 1024
 """Bytes that a socket takes all at once: whoever is killed has sent them, or none of them."""
+
+_LONG = 4 * LAST_NBYTES
+"""Bytes of an answer that a client may take in its own time."""
 
 _MOST_TOGETHER = 64
 
@@ -71,13 +74,16 @@ class Progress:
     """Where a session stands, as its supervisor sees it; two bytes of memory they share.
 
     The supervisor may say something to the client only when the session's process, which is dead
-    by then, was not in the middle of an answer. The second byte is 1 for a client of the legacy
+    by then, was not in the middle of an answer, or when so much of that answer is missing that
+    what is said cannot be taken for the rest. The second byte is 1 for a client of the legacy
     dialect.
     """
 
     IDLE = 0
     CALLING = 1
     ANSWERING = 2
+    ANSWERING_LONG = 3
+    """More than `LAST_NBYTES` of the answer are still missing."""
 
     NBYTES = 2
 
@@ -293,13 +299,20 @@ class Server:
             self._channel.send(answers)
             return
         self._progress[0] = Progress.ANSWERING
-        if type(source) is not ByteSource:
-            self._channel.send(answers)
-        else:
+        if type(source) is ByteSource:
             with source.file:
                 self._channel.send(answers[:-1])
-                self._channel.send_file(source.file, source.nbytes)
+                self._channel.send_file_with_end(
+                    source.file, source.nbytes, LAST_NBYTES, self._is_cut
+                )
+        elif len(source) > _LONG:
+            self._channel.send_with_end(answers, LAST_NBYTES, self._is_cut)
+        else:
+            self._channel.send(answers)
         self._progress[0] = Progress.IDLE
+
+    def _is_cut(self, is_cut: bool) -> None:
+        self._progress[0] = Progress.ANSWERING_LONG if is_cut else Progress.ANSWERING
 
     # Requests with a form of their own
 

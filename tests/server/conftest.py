@@ -41,6 +41,12 @@ def _deaths(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip(str(error))
 
 
+@pytest.fixture(name="limit_s")
+def _limit_s(deadline_s: float) -> float:
+    """Seconds that a session may last; it can begin in them, also on a slow machine."""
+    return deadline_s / 20
+
+
 class Watched:
     """A server, what it reports, and what it holds.
 

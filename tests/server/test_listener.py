@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Callable, Iterator, Tuple
 
@@ -10,7 +11,7 @@ import pytest
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.codes import HandshakeReply
 from pytest_tvmrpc.protocol.handshake import ClientHello, encode_server_reply
-from pytest_tvmrpc.server.listener import Greeting
+from pytest_tvmrpc.server.listener import REFUSAL, Greeting
 
 Pair = Tuple[Greeting, socket.socket]
 
@@ -81,9 +82,17 @@ def test_admission_of_nobody(pair: Pair) -> None:
     assert greeting.connection.fileno() == -1
 
 
-def test_refusal(pair: Pair) -> None:
-    """One word, and the end."""
-    greeting, client = pair
-    greeting.refuse()
-    assert client.recv(100) == b"\x73\xf2\x0f\0"
-    assert client.recv(100) == b""
+def test_admission_by_a_word_that_does_not_fit(pair: Pair) -> None:
+    """Nobody is served who has heard a part of it only."""
+    greeting, _ = pair
+    greeting.connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while greeting.connection.send(bytes(1 << 16)):
+            pass
+    assert not greeting.admit("board")
+    assert greeting.connection.fileno() == -1
+
+
+def test_refusal() -> None:
+    """One word."""
+    assert REFUSAL == b"\x73\xf2\x0f\0"

@@ -222,7 +222,9 @@ def test_a_proxy_that_is_gone_for_a_while(start_server: Any, wait_until: WaitUnt
     assert server.server.program.alive
 
 
-def test_through_the_real_proxy(start_server: Any, deaths: str, wait_until: WaitUntil) -> None:
+def test_through_the_real_proxy(
+    start_server: Any, deaths: str, wait_until: WaitUntil, limit_s: float
+) -> None:
     """Sessions are as they are without one, whatever becomes of them."""
     with rpc.Proxy(port=0) as proxy:
         server = start_server(is_proxy=True, proxy_port=proxy.port, key="board")
@@ -239,7 +241,7 @@ def test_through_the_real_proxy(start_server: Any, deaths: str, wait_until: Wait
         module = remote.load_module("deaths.so")
         with pytest.raises(SessionCrashedError, match="was killed by SIGSEGV"):
             module["segfault"]()
-        remote = connect(session_timeout=0.4)
+        remote = connect(session_timeout=limit_s)
         remote.upload(deaths)
         module = remote.load_module("deaths.so")
         with pytest.raises(RPCSessionTimeoutError):
