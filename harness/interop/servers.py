@@ -121,13 +121,14 @@ class TvmProgram:
         guard: Guard,
         key: str = "",
         at: int = 0,
+        python: str = sys.executable,
     ) -> None:
         """``at`` is a proxy's port, if the program waits there instead of listening."""
         self.key = key
         self._guard = guard
         self._log = folder / f"{program}-{time.monotonic_ns()}.log"
         first = at or _free_port()
-        command = [sys.executable, "-m", f"tvm.exec.{program}", f"--host={HOST}"]
+        command = [python, "-m", f"tvm.exec.{program}", f"--host={HOST}"]
         command += [f"--port={first}", f"--port-end={first + 100}", *arguments]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -196,10 +197,16 @@ def _free_port() -> int:
 
 
 class Launcher:
-    """Starts programs of either kind, and stops all that it started."""
+    """Starts programs of either kind, and stops all that it started.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where their logs and temporary files go.
+        python: the interpreter that has TVM.
+    """
+
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self._folder = folder
+        self._python = python
         self._guard = Guard()
         self._running: list[Program] = []
 
@@ -218,9 +225,7 @@ class Launcher:
             if proxy is not None:
                 arguments.append("--through-proxy")
             at = 0 if proxy is None else proxy.port
-            return self._started(
-                TvmProgram("rpc_server", arguments, self._folder, self._guard, key, at)
-            )
+            return self._tvm("rpc_server", arguments, key, at)
         address = None if tracker is None else (HOST, tracker.port)
         options: dict[str, Any] = {"key": key, "tracker_addr": address}
         if proxy is not None:
@@ -230,7 +235,7 @@ class Launcher:
     def tracker(self, kind: str) -> Program:
         """A tracker of this kind."""
         if kind == "tvm":
-            return self._started(TvmProgram("rpc_tracker", [], self._folder, self._guard))
+            return self._tvm("rpc_tracker", [])
         return self._started(OurProgram("Tracker", {}, self._folder))
 
     def proxy(self, kind: str, tracker: Program | None = None) -> Program:
@@ -239,12 +244,17 @@ class Launcher:
             arguments = ["--web-port=0"]
             if tracker is not None:
                 arguments.append(f"--tracker={HOST}:{tracker.port}")
-            return self._started(TvmProgram("rpc_proxy", arguments, self._folder, self._guard, KEY))
+            return self._tvm("rpc_proxy", arguments, KEY)
         address = None if tracker is None else (HOST, tracker.port)
         options = {"tracker_addr": address}
         program = OurProgram("Proxy", options, self._folder)
         program.key = KEY
         return self._started(program)
+
+    def _tvm(self, program: str, arguments: list[str], key: str = "", at: int = 0) -> Program:
+        return self._started(
+            TvmProgram(program, arguments, self._folder, self._guard, key, at, self._python)
+        )
 
     def _started(self, program: Program) -> Program:
         self._running.append(program)
