@@ -288,3 +288,25 @@ def test_an_object_as_a_result(pair: Pair, remote: Any) -> None:
         pytest.skip("our server has no such function; test_sessions.py gives it one")
     array = remote.get_function("ffi.Array")(1, 2, 3)
     assert remote.get_function("ffi.ArraySize")(array) == 3
+
+
+def test_containers(pair: Pair, remote: Any) -> None:
+    """An array and a map are held by the client and passed back; ours looks into them, too."""
+    array = remote.get_function("ffi.Array")(1, "two", 3.5)
+    pairs = remote.get_function("ffi.Map")("one", array, "two", 2)
+    assert remote.get_function("ffi.ArraySize")(array) == 3
+    assert remote.get_function("ffi.ArrayGetItem")(array, 1) == "two"
+    inner = remote.get_function("ffi.MapGetItem")(pairs, "one")
+    assert remote.get_function("ffi.ArraySize")(inner) == 3
+    if pair.client == "ours":
+        assert list(array) == [1, "two", 3.5]
+        assert len(pairs) == 2
+        assert (list(pairs["one"]), pairs["two"]) == ([1, "two", 3.5], 2)
+        assert sorted(pairs) == ["one", "two"]
+        assert "three" not in pairs
+        with pytest.raises(KeyError):
+            pairs["three"]
+        assert list(remote.get_function("ffi.Shape")(4, 5)) == [4, 5]
+    del array, pairs, inner
+    gc.collect()
+    assert remote.get_function("testing.echo")(1) == 1

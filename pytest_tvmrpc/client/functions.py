@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence,
 from ..dlpack import DataType, OpaquePointer
 from ..errors import LibraryError, RemoteError, RPCError
 from ..owners import not_copied
-from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle
+from ..protocol.values import FunctionHandle, ModuleHandle
 from ..runtime.function import PackedFunc
 from ..runtime.module import Module, Path, described
 from ..runtime.profiling import BenchmarkResult, TimedCall, TimeEvaluator, Timing, timed_call
@@ -80,23 +80,6 @@ class RemoteFunction(PackedFunc):
 
     def __del__(self) -> None:
         self.session.release(self.handle, FunctionHandle)
-
-
-@not_copied("open a session there, and get it from that")
-class RemoteObject:
-    """Something of the server that is no tensor, function or module; it can be passed back."""
-
-    __slots__ = ("handle", "session")
-
-    def __init__(self, session: RPCSession, handle: int) -> None:
-        self.session = session
-        self.handle = handle
-
-    def __repr__(self) -> str:
-        return f"<RemoteObject {self.handle:#x} on {self.session.address}>"
-
-    def __del__(self) -> None:
-        self.session.release(self.handle, ObjectHandle)
 
 
 @not_copied("open a session there, and get it from that")

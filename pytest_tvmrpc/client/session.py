@@ -19,7 +19,8 @@ from ..runtime.module import Module
 from ..runtime.tensor import Tensor
 from ..runtime.words import number_of
 from .files import Source, name_of, opened, progress_shown, write_whole
-from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule, RemoteObject
+from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule
+from .objects import RemoteObject
 from .output import OUTPUT, RemoteOutput, bounds, read
 from .pipeline import Pipeline
 from .tensors import PACKET_LIMIT, RemoteDevice, RemoteDeviceAPI, ReturnedMemory
@@ -429,7 +430,7 @@ class RPCSession:
         if isinstance(value, (RemoteModule, ModuleOnServer)):
             return ModuleHandle(self._own(value).handle)
         if isinstance(value, RemoteObject):
-            return ObjectHandle(self._own(value).handle)
+            return self._object_handle(value)
         if isinstance(value, RemoteDevice):
             return dlpack.Device(*self._own(value))
         if isinstance(value, dlpack.Device):
@@ -443,6 +444,20 @@ class RPCSession:
         if isinstance(value, str):
             return str.__str__(value)  # of an enum's member, str() would be its name
         return _plain(value)
+
+    def _object_handle(self, value: RemoteObject) -> ObjectHandle:
+        """What stands for an object.
+
+        Raises:
+            LocalProtocolError: the server is of TVM 0.21, which ends for good when it is sent one.
+        """
+        is_newer = self.is_ours or self.dialect == "legacy" or self.offered("ffi.SystemLib")
+        if not is_newer:
+            raise LocalProtocolError(
+                f"{value!r} cannot be sent to a server of TVM 0.21; its index for objects is "
+                "another one, and what it does not know ends it"
+            )
+        return ObjectHandle(self._own(value).handle)
 
     def _own(self, value: Any) -> Any:
         if value.session is not self:

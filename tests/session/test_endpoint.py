@@ -114,12 +114,12 @@ def test_what_cannot_be_sent(endpoint: Endpoint) -> None:
     assert endpoint.call(handle, [1], "echo") == 1
 
 
-@pytest.mark.parametrize("result", [[1], (1, 2), {"a": 1}], ids=repr)
+@pytest.mark.parametrize("result", [{1}, {"a"}], ids=repr)
 def test_what_cannot_be_returned(conversation: Any, result: Any) -> None:
     """A function that returns what the protocol cannot carry raises, by name of the type."""
     endpoint = conversation.endpoint()
     conversation.add("test.odd", lambda: result)
-    with pytest.raises(RemoteError, match=f"returned a {type(result).__name__}"):
+    with pytest.raises(RemoteError, match=f"a {type(result).__name__}"):
         endpoint.call(find(endpoint, "test.odd"), [], "odd")
     assert endpoint.closed_because is None
 
