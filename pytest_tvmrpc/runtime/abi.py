@@ -6,6 +6,7 @@ Calls nothing and converts nothing; `calling` does. The layouts are those of tvm
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import ctypes
 import weakref
@@ -220,3 +221,16 @@ def _delete(address: int, flags: int) -> None:
 
 _on_delete = _DELETER(_delete)
 _deleter_address = ctypes.cast(_on_delete, ctypes.c_void_p).value or 0
+
+
+def _outlive_python() -> None:
+    """Leave what compiled code still holds in memory, with nothing to be called at its end.
+
+    Static variables of C++ are destroyed after Python is, whose functions cannot run any more.
+    """
+    for address, cell in list(_cells.items()):
+        TVMFFIObject.from_address(address).deleter = 0
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(cell.memory))
+
+
+atexit.register(_outlive_python)

@@ -516,6 +516,21 @@ FUNCTION(registers) {
   return number(result, ended - before);
 }
 
+/* Objects that are kept until the process ends, as a static variable of C++ keeps them. */
+static Object *kept[8];
+static int num_kept = 0;
+FUNCTION(keep) {
+  TVMFFIObjectIncRef(args[0].pointer);
+  kept[num_kept] = args[0].pointer;
+  return number(result, ++num_kept);
+}
+__attribute__((destructor)) static void leave(void) {
+  for (int i = 0; i < num_kept; ++i) {
+    if (__atomic_fetch_sub(&kept[i]->counts, 1, __ATOMIC_RELEASE) != ((1ULL << 32) | 1)) abort();
+    if (kept[i]->deleter) kept[i]->deleter(kept[i], 3);
+  }
+}
+
 /* What is registered as the library is loaded. */
 #ifdef REGISTERS
 __attribute__((constructor)) static void start(void) {

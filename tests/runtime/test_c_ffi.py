@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -287,6 +288,20 @@ def test_a_name_that_is_taken(tmp_path: Path, name: str) -> None:
     with pytest.raises(LibraryError, match=f"{name} is already registered"):
         LibraryModule(compiled(tmp_path, "taken", option, "-DADDS=1"))
     assert runtime.get_global_func(name)() == "mine"  # type: ignore[misc]
+
+
+def test_objects_that_outlive_python(library: LibraryModule) -> None:
+    """What C++ keeps to the end of the process is given back when there is no Python any more."""
+    root = str(Path(runtime.__file__).parent.parent.parent)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pytest_tvmrpc.runtime import load_module\n"
+        "keep = load_module(sys.argv[2])['keep']\n"
+        "print(keep(lambda: 1), keep(lambda: 2))\n"
+    )
+    command = [sys.executable, "-S", "-E", "-W", "error", "-c", program, root, library.path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 2\n", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
