@@ -23,6 +23,7 @@ from .calling import function_cell
 from .foreign import tensor_at
 from .function import PackedFunc
 from .module import Module
+from .object import Object, ObjectConvertible
 from .tensor import Tensor
 from .words import (
     byte_array,
@@ -50,6 +51,8 @@ _PLAIN_CODES: Dict[int, int] = {
 
 _NEW_NUMBERS = 6
 """From this data type code on, the numbers were others up to 0.20."""
+
+_OBJECTS = (Object, ObjectConvertible, list, tuple, dict)
 
 _Pair = Tuple[int, int]
 """A value: its code, and its eight bytes as a signed integer."""
@@ -139,11 +142,19 @@ def _borrowed(what: str, value: Any, alive: List[Any]) -> Optional[_Pair]:
 
 
 def _object(value: Any) -> Optional[_Pair]:
-    """A module or function as a new object, which whoever asked has to release."""
+    """A module, function or other object as a new one, which whoever asked has to release.
+
+    Code of that age looks into no object itself: it passes them to functions of its runtime, as
+    ``runtime.ArrayGetItem``, which are here. So what it holds may be a cell of any form.
+    """
     if isinstance(value, Module):
         return ArgTypeCode.MODULE, signed(new_cell(TypeIndex.MODULE, value))
     if callable(value) and not isinstance(value, type):
         return ArgTypeCode.FUNCTION, signed(function_cell(value))
+    if isinstance(value, _OBJECTS) and not isinstance(value, Tensor):
+        from .conversion import convert
+
+        return ArgTypeCode.OBJECT, signed(new_cell(TypeIndex.OBJECT, convert(value)))
     return None
 
 
@@ -201,7 +212,7 @@ def result_value(code: int, number: int) -> Any:
             "write text and arrays into a tensor, or pass them to a function"
         )
     value = convert(number)
-    if code in (ArgTypeCode.FUNCTION, ArgTypeCode.MODULE):
+    if code in (ArgTypeCode.FUNCTION, ArgTypeCode.MODULE, ArgTypeCode.OBJECT):
         give_back(unsigned(number))
     return value
 
@@ -227,7 +238,7 @@ def _object_at(number: int) -> Any:
     value = value_of_cell(unsigned(number))
     if value is None:
         raise LibraryError(
-            f"compiled code gave a function or module at {unsigned(number):#x}, which is not one "
+            f"compiled code gave an object at {unsigned(number):#x}, which is not one "
             "of this runtime; expected one that was passed to it or that it looked up"
         )
     is_value = isinstance(value, (PackedFunc, Module)) or not callable(value)
@@ -245,6 +256,7 @@ _conversions: Dict[int, Callable[[int], Any]] = {
     ArgTypeCode.BOOL: lambda number: number != 0,
     ArgTypeCode.FUNCTION: _object_at,
     ArgTypeCode.MODULE: _object_at,
+    ArgTypeCode.OBJECT: _object_at,
 }
 
 

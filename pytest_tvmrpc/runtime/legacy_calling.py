@@ -278,7 +278,7 @@ def _prepared(function: LegacyFunction, args: Tuple[Any, ...]) -> Callable[[], N
 
     def run() -> None:
         code = call(*given)
-        if code or memory[1] > 8:  # MODULE, FUNCTION: perhaps ours to give back
+        if code or memory[1] >= 8:  # OBJECT, MODULE, FUNCTION: perhaps ours to give back
             drop(code, alive)
 
     def drop(code: int, alive: Any) -> None:

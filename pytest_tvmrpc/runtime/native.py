@@ -38,7 +38,23 @@ def native_class(type_index: int) -> Callable[[Any], Any]:
 def key_of(type_index: int) -> str:
     """The name of a type of objects."""
     found = type_table.find(type_index)
-    return found.key if found is not None else f"(type index {type_index})"
+    if found is not None:
+        return found.key
+    return _key_in_tvm(type_index) or f"(unknown type {type_index})"
+
+
+def _key_in_tvm(type_index: int) -> str:
+    """The name of a type that a TVM in this process has; "" without one."""
+    try:
+        process: Any = ctypes.CDLL(None)
+        get = process.TVMFFIGetTypeInfo
+    except (AttributeError, OSError, TypeError):
+        return ""
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_int32]
+    address = get(type_index)
+    if not address:
+        return ""
+    return type_table.text_of(type_table.TVMFFITypeInfo.from_address(address).type_key)
 
 
 class NativeObject(Object):

@@ -263,8 +263,8 @@ def test_objects_of_unknown_classes(library: LibraryModule) -> None:
     """They are references that can be compared and passed on."""
     made = library["make_object"](5000)
     assert isinstance(made, Object)
-    assert made.type_key == "(type index 5000)"
-    assert repr(made).startswith("(type index 5000)(0x")
+    assert made.type_key == "(unknown type 5000)"
+    assert repr(made).startswith("(unknown type 5000)(0x")
     again = library["echo"](made)
     assert again == made
     assert again is not made
@@ -274,7 +274,7 @@ def test_objects_of_unknown_classes(library: LibraryModule) -> None:
     assert made != 1
     assert library["echo"]([made])[0] == made
     assert {made: 1}[again] == 1
-    with pytest.raises(AttributeError, match=r"of type \(type index 5000\) has no attribute 'x'"):
+    with pytest.raises(AttributeError, match=r"of type \(unknown type 5000\) has no attribute 'x'"):
         _ = made.x
 
 
