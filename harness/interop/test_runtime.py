@@ -423,6 +423,39 @@ def maps(r: Any, member: str) -> Any:
     return [*results, outcome(lambda r: made["z"], r), raises(lambda: r.Map([(1, 2)]))]
 
 
+@calls(
+    "DataType.from_dlpack_data_type DataType.is_bool DataType.is_dtype DataType.is_float "
+    "DataType.is_handle DataType.is_integer DataType.type_code DataType.with_lanes"
+)
+def kinds_of_data_types(r: Any, member: str) -> Any:
+    texts = ["float32", "int8", "uint64", "bool", "bfloat16", "handle", "float8_e5m2", "int32x4"]
+    made = [r.DataType(text) for text in texts]
+    results: list[Any] = [
+        [one.is_bool, one.is_float, one.is_handle, one.is_integer, int(one.type_code)]
+        for one in made
+    ]
+    results += [str(one.with_lanes(4)) for one in made[:4]]
+    results += [str(r.DataType.from_dlpack_data_type(triple)) for triple in ((2, 32, 1), (0, 8, 4))]
+    results += [r.DataType.is_dtype(text) for text in ("float32", "nonsense", "int8x4")]
+    results += [np.dtype(one).name for one in made[:3]]
+    return results
+
+
+@calls("Device.type device_from_target")
+def kinds_of_devices(r: Any, member: str) -> Any:
+    results: list[Any] = [one.type for one in (r.cpu(), r.cuda(), r.ext_dev(), r.opencl())]
+    return [*results, r.device_from_target({"kind": "llvm"}) == r.cpu(0)]
+
+
+@calls("Tensor.data_ptr Tensor.is_contiguous Tensor.ndim Tensor.numel Tensor.size Tensor.strides")
+def form_of_a_tensor(r: Any, member: str) -> Any:
+    made = [r.tensor(ARRAY), r.empty((0, 3), "int8"), r.tensor(np.float64(2)), r.empty((2, 1, 3))]
+    results: list[Any] = [
+        [one.ndim, one.numel(), one.is_contiguous(), list(one.strides)] for one in made
+    ]
+    return [*results, made[0].size(1), made[0].data_ptr() % 64, raises(lambda: made[0].size(2))]
+
+
 @calls("save_param_dict load_param_dict")
 def params(r: Any, member: str) -> Any:
     given = {"first": r.tensor(ARRAY), "second": r.tensor(np.arange(3, dtype="int64"))}
@@ -459,6 +492,50 @@ def module(r: Any, member: str) -> Any:
         result.numpy().tolist(),
         other.get_function("matmul", query_imports=True) is not None,
     ]
+
+
+@calls(
+    "Module.clear_imports Module.imports Module.imports_ Module.inspect_source Module.is_ "
+    "Module.id_ Module.is_runnable Module.is_binary_serializable Module.get_property_mask "
+    "Module.is_compilation_exportable Module.get_function_doc Module.get_function_metadata "
+    "Module.get_write_formats ModulePropertyMask load_static_library"
+)
+def what_a_module_is(r: Any, member: str) -> Any:
+    loaded = r.load_module(str(r.kernels))
+    static = r.load_static_library(str(r.objects), ["matmul"])
+    results: list[Any] = [loaded.is_(loaded), loaded.is_(static), loaded.id_ == static.id_]
+    results += [(kind.name, int(kind)) for kind in r.ModulePropertyMask]
+    results += [set(static.get_write_formats()) <= {"o"}]  # TVM names none, but writes it
+    for module in (loaded, static):
+        mask = module.get_property_mask()
+        results += [bool(mask & kind) for kind in r.ModulePropertyMask]
+        results += [mask, module.is_runnable(), module.is_binary_serializable()]
+        results += [module.is_compilation_exportable()]
+        results += [module.get_function_doc("matmul"), module.get_function_metadata("matmul")]
+        results += [raises(lambda module=module: module.inspect_source())]
+    static.import_module(loaded)
+    results += [len(static.imports), static.imports[0].kind, len(static.imports_)]
+    static.clear_imports()
+    return [*results, len(static.imports), raises(lambda: r.load_static_library("none.o", ["f"]))]
+
+
+@calls("Module.write_to_file Module.export_library")
+def files_of_a_module(r: Any, member: str) -> Any:
+    static = r.load_static_library(str(r.objects), ["matmul"])
+    static.write_to_file(str(r.folder / "copy.o"))
+    static.export_library(str(r.folder / "made.so"))
+    loaded = r.load_module(str(r.folder / "made.so"))
+    return [
+        (r.folder / "copy.o").read_bytes() == r.objects.read_bytes(),
+        *(loaded.kind, loaded.implements_function("matmul")),
+        raises(lambda: loaded.export_library(str(r.folder / "again.so"))),
+    ]
+
+
+@calls("system_lib")
+def system_lib(r: Any, member: str) -> Any:
+    found = r.system_lib()
+    return [found.implements_function("no such function"), isinstance(found, r.Module)]
 
 
 @calls("Executable Executable.jit Executable.export_library")
