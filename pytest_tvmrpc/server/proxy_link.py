@@ -96,10 +96,14 @@ class ProxyLink:
         self._reader = ReplyReader()
         self._connection = connection
         self._waits_since = time.monotonic()
+        hello = encode_server_hello(self._key)
         try:
-            connection.send(encode_server_hello(self._key))  # short, and the first: it fits
+            is_said = connection.send(hello) == len(hello)  # short, and the first: it fits
         except OSError as error:
             self._lose(error.strerror or str(error))
+            return
+        if not is_said:
+            self._lose("it does not take the hello")
             return
         self._loop.watch(connection.fileno(), select.POLLIN, self._readable)
         if self._complaint and not self._is_refused:

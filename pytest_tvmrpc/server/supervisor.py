@@ -48,6 +48,9 @@ _ACCEPT_PAUSE_S = 0.1
 _FAIR_S = 0.05
 """What a client that means well has for its first words, however many others come."""
 
+_HURRIED_S = 1.0
+"""How long a client may take to open its session while others wait for the device."""
+
 _READ = select.POLLIN
 _GONE = getattr(select, "POLLRDHUP", 0)
 """The client has closed its side; without it (macOS) only a read would tell."""
@@ -171,6 +174,8 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         if self._worker is not None:
+            if self._waiting:
+                self._worker.hurry(_HURRIED_S)
             self._worker.tick(now, self._config.stop_s)
             if self._worker.state is WorkerState.STRAYS:
                 self._reap()  # what it left may end without a signal to us
@@ -331,7 +336,9 @@ class Supervisor:
     def _serve_next(self) -> None:
         """Gives the device to the first who waits, if it is free."""
         while self._worker is None and self._waiting:
-            greeting = self._waiting[0]
+            # Who has asked for a session already, and not just said hello, is surely there.
+            spoken = (greeting for greeting in self._waiting if greeting.early)
+            greeting = next(spoken, self._waiting[0])
             self._release(greeting)
             if greeting.admit(self._config.key):
                 assert greeting.hello is not None

@@ -200,6 +200,12 @@ class Worker:
             if self.state is not WorkerState.STRAYS:
                 self._signal(signal.SIGKILL)
 
+    def hurry(self, opening_s: float) -> None:
+        """Others wait: the client has no longer than this, in all, to open the session."""
+        if self._opens_by is not None and opening_s < self._opening_s:
+            self._opens_by += opening_s - self._opening_s - _LATER_S
+            self._opening_s = opening_s
+
     def next_wakeup(self) -> Optional[float]:
         """When `tick` has something to do, on the monotonic clock."""
         moments = (self.expires_at, self.kill_at, self._opens_by, self._asks_at)

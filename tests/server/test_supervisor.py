@@ -294,6 +294,22 @@ def test_a_hello_and_a_trickle_is_not_enough(
         thread.join()
 
 
+@pytest.mark.parametrize("says_more", [True, False], ids=["asks at once", "waits for an answer"])
+def test_many_hellos_and_nothing_more(
+    start_supervisor: Any, dial: Dial, hello: Hello, deadline_s: float, says_more: bool
+) -> None:
+    """Who asks for a session is served before them, and nobody waits long for each of them."""
+    server = start_supervisor(handshake_s=deadline_s)
+    for _ in range(10 if says_more else 3):
+        dial(server.args[-1]).sendall(hello())
+    client = dial(server.args[-1])
+    client.settimeout(deadline_s)
+    client.sendall(hello() + (INIT_SERVER if says_more else b""))
+    assert exactly(client, len(ADMITTED)) == ADMITTED
+    client.sendall(b"" if says_more else INIT_SERVER)
+    assert struct.unpack("<Qi", exactly(client, 16)[:12]) == (8, 4)
+
+
 def test_an_open_session_may_be_silent(start_supervisor: Any, wait_until: WaitUntil) -> None:
     """For longer than the first words may take."""
     server = start_supervisor(handshake_s=0.1)
