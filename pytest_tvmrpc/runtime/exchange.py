@@ -26,7 +26,14 @@ from .device.api import Device
 from .foreign import Reference
 from .tensor import Tensor, empty
 
-__all__ = ["FUNCTIONS", "context_symbols"]
+__all__ = [
+    "FUNCTIONS",
+    "DLManagedTensor",
+    "DLManagedTensorVersioned",
+    "Managed",
+    "context_symbols",
+    "managed_tensor",
+]
 
 _MAX_NDIM = 64
 _DLPACK_VERSION = (1, 1)
@@ -64,8 +71,8 @@ _SET_ERROR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_c
 
 
 @not_copied("pickle tensor.numpy()")
-class _Managed:
-    """A managed tensor that a tensor object of ours owns."""
+class Managed:
+    """A managed tensor that is ours now; its deleter is called when this is dropped."""
 
     def __init__(self, address: int, deleter: Optional[int]) -> None:
         self._address = address
@@ -176,7 +183,7 @@ def _of_managed(address: int, kind: Any) -> int:
             f"expected {_DLPACK_VERSION[0]}, or an earlier one"
         )
 
-    return tensor_object(managed.dl_tensor, _Managed(address, managed.deleter))
+    return tensor_object(managed.dl_tensor, Managed(address, managed.deleter))
 
 
 def _check(address: int, kind: Any, alignment: int, contiguous: int) -> None:
@@ -203,7 +210,7 @@ def _from_dlpack(kind: Any) -> Callable[[int, int, int, int], int]:
     return take
 
 
-_given: Dict[int, Tuple[Any, Reference]] = {}  # managed tensors that others hold, by address
+_given: Dict[int, Tuple[Any, Any]] = {}  # managed tensors that others hold, by address
 
 
 def _delete(address: int) -> None:
@@ -213,16 +220,31 @@ def _delete(address: int) -> None:
 _on_delete = _DELETER(_delete)
 
 
+def managed_tensor(record: DLTensor, owner: Any, kind: Any, flags: int = 0) -> int:
+    """The address of a managed tensor for others, who call its deleter when they are done.
+
+    Args:
+        record: what it describes; with what it points to it is good as long as the owner.
+        owner: kept until then.
+        kind: `DLManagedTensor` or `DLManagedTensorVersioned`.
+        flags: of the latter.
+    """
+    managed = kind()
+    managed.dl_tensor = record
+    managed.deleter = ctypes.cast(_on_delete, ctypes.c_void_p).value
+    if kind is DLManagedTensorVersioned:
+        managed.major, managed.minor = _DLPACK_VERSION
+        managed.flags = flags
+    _given[ctypes.addressof(managed)] = managed, owner
+    return ctypes.addressof(managed)
+
+
 def _to_dlpack(kind: Any) -> Callable[[int, int], int]:
     def give(source: int, out: int) -> int:
-        managed = kind()
-        managed.dl_tensor = DLTensor.from_address(source + HEADER_SIZE)
-        managed.deleter = ctypes.cast(_on_delete, ctypes.c_void_p).value
-        if kind is DLManagedTensorVersioned:
-            managed.major, managed.minor = _DLPACK_VERSION
+        record = DLTensor.from_address(source + HEADER_SIZE)
         retain(source)
-        _given[ctypes.addressof(managed)] = managed, Reference(source)
-        ctypes.c_void_p.from_address(out).value = ctypes.addressof(managed)
+        place = ctypes.c_void_p.from_address(out)
+        place.value = managed_tensor(record, Reference(source), kind)
         return 0
 
     return give

@@ -40,7 +40,7 @@ class _ForeignMemory:
 
 def tensor_at(
     address: int,
-    owner: Optional[Reference] = None,
+    owner: Any = None,
     *,
     dtype_from: Optional[Callable[[DataType], DataType]] = None,
 ) -> Tensor:

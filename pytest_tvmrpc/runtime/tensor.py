@@ -306,22 +306,33 @@ class Tensor(Object):
             return self
         return Tensor(self.memory, (nbytes,), _BYTE, self.device, self.byte_offset + start)
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: Optional[Tuple[int, int]] = None,
+        dl_device: Optional[Tuple[int, int]] = None,
+        copy: Optional[bool] = None,
+    ) -> Any:
         """For ``from_dlpack`` of other libraries: the memory itself, not a copy.
+
+        Args:
+            stream: where the caller goes on; the device has finished before this returns.
+            max_version: the newest DLPack that the caller knows; None: one before 1.0.
+            dl_device: kind and number of the device where it is wanted; None: where it is.
+            copy: True: a copy; False: no copy, or an error.
+
+        Returns:
+            A capsule. Lanes are a last axis in it.
 
         Raises:
             DeviceError: the memory is not in this process.
-            TypeError: NumPy has no such element type.
+            BufferError: it cannot be had there, not without a copy, or not read-only.
+            TypeError: an element is less than a byte.
         """
-        import numpy
+        from .capsules import given
 
-        layout = layout_of(self.data_type)
-        if layout.is_foreign:
-            raise TypeError(f"{self.dtype} cannot be shared; use numpy(), which copies")
-        view = self.host_view()
-        if view is None:
-            raise not_in_this_process(self)
-        return numpy.ndarray(self.shape + layout.lanes, layout.dtype, view).__dlpack__(**options)
+        return given(self, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> Tuple[int, int]:
         return self.device.device_type, self.device.device_id
@@ -420,15 +431,20 @@ def numpyasarray(np_data: Array) -> Tensor:
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:
-    """A CPU tensor over the memory of another library's tensor.
+    """A tensor over the memory of another library's tensor: what one writes, the other shows.
+
+    Into memory that is read-only nothing can be copied; compiled code has to know by itself.
+
+    Args:
+        ext_tensor: has ``__dlpack__``, or is a capsule that ``to_dlpack`` made.
 
     Raises:
         ValueError: it is not contiguous.
-        BufferError, RuntimeError: NumPy cannot take it, for example because of its device.
+        TypeError: it is nothing of the kind, or its elements are less than a byte each.
     """
-    import numpy
+    from .capsules import taken
 
-    return numpyasarray(numpy.from_dlpack(ext_tensor))
+    return taken(ext_tensor)
 
 
 def _allocated(
@@ -464,7 +480,7 @@ def copy_bytes(source: Tensor, target: Tensor) -> None:
         source_api.copy(source, target)
         return
     view = target.host_view()
-    if view is not None:
+    if view is not None and not view.readonly:
         source_api.copy_to_host(source, view)
         return
     view = source.host_view()

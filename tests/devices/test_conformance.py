@@ -282,8 +282,13 @@ def test_functions_of_python_get_and_return_tensors(place: Place) -> None:
 
 
 def test_memory_of_the_device_is_not_of_this_process(here: None) -> None:
-    """What needs the CPU's memory is an error that says how to get there."""
-    tensor = runtime.empty((2,), "float32", runtime.ext_dev(0))
+    """DLPack shares it as memory of that device; for the CPU it is copied."""
+    tensor = runtime.tensor(np.arange(2, dtype="float32"), runtime.ext_dev(1))
     assert tensor.host_view() is None
-    with pytest.raises(DeviceError, match=r"copyto\(cpu\(0\)\)"):
-        np.from_dlpack(tensor)
+    shared = runtime.from_dlpack(tensor)
+    assert (shared.device, shared.data_ptr()) == (runtime.ext_dev(1), tensor.memory.data)
+    copied = runtime.from_dlpack(tensor.__dlpack__(dl_device=(1, 0)))
+    assert copied.device == runtime.cpu(0)
+    assert copied.numpy().tolist() == [0, 1]
+    with pytest.raises(BufferError, match=r"ext_dev\(1\) cannot be had on device"):
+        tensor.__dlpack__(dl_device=(1, 0), copy=False)

@@ -18,7 +18,7 @@ from .description import described
 if TYPE_CHECKING:
     from ..tensor import Tensor
 
-__all__ = ["API", "CPUDevice", "HostMemory", "allocate"]
+__all__ = ["API", "CPUDevice", "HostMemory", "allocate", "borrowed"]
 
 WORKSPACE_ALIGNMENT = 128
 """Bytes: what code made by TVM up to 0.9 relies on; later code is content with 64."""
@@ -35,6 +35,9 @@ _MAP_OPTIONS: Dict[str, int] = (
     # Private: with Python's default a forked child would share the tensor with its parent.
     {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANON}
 )
+
+
+_READ_ONLY = "the tensor's memory is read-only, as whoever shared it said; copy to another tensor"
 
 
 @not_copied("pickle tensor.numpy()")
@@ -113,6 +116,21 @@ def allocate(nbytes: int) -> HostMemory:
     return HostMemory(address + start, memoryview(block)[start : start + nbytes])
 
 
+def borrowed(address: int, nbytes: int, owner: Any, *, is_read_only: bool = False) -> HostMemory:
+    """Memory of this process that somebody else made.
+
+    Args:
+        address: of the first byte.
+        nbytes: how much.
+        owner: what is kept as long as anybody sees the memory.
+        is_read_only: whether copies into it are refused.
+    """
+    block: Any = (ctypes.c_ubyte * nbytes).from_address(address)
+    block.owner = owner  # which the view keeps, since it keeps the block
+    view = memoryview(block).cast("B")
+    return HostMemory(address, view.toreadonly() if is_read_only else view)
+
+
 class CPUDevice(DeviceAPI):
     """Memory of this process. Copies are done on return; streams mean nothing here."""
 
@@ -147,13 +165,18 @@ class CPUDevice(DeviceAPI):
         return described(tensor, tensor.memory.data + tensor.byte_offset, 0)
 
     def copy_from_host(self, source: memoryview, target: Tensor) -> None:
-        self.host_view(target.memory, target.byte_offset, target.nbytes)[:] = source
+        view = self.host_view(target.memory, target.byte_offset, target.nbytes)
+        if view.readonly:
+            raise DeviceError(_READ_ONLY)
+        view[:] = source
 
     def copy_to_host(self, source: Tensor, target: memoryview) -> None:
         target[:] = self.host_view(source.memory, source.byte_offset, source.nbytes)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        self.copy_to_host(source, self.host_view(target.memory, target.byte_offset, target.nbytes))
+        self.copy_from_host(
+            self.host_view(source.memory, source.byte_offset, source.nbytes), target
+        )
 
 
 API = CPUDevice()
