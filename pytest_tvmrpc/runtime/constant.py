@@ -141,7 +141,7 @@ def const(value: Any, dtype: Any = None, span: Optional[Any] = None) -> Union[In
 
     Returns:
         An `IntImm` (an `int`) or a `FloatImm` (a `float`). As an argument of a packed function,
-        here or on a server, it is its number.
+        here or on a server, it is its number, or True or False.
 
     Raises:
         TypeError: the value is no number.
