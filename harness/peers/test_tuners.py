@@ -38,5 +38,9 @@ def test_every_trial(
     """A small product of matrices: not one trial fails, with and without flushed caches."""
     if not SINCE[tuner] <= ready.peer.version <= UNTIL[tuner]:
         pytest.skip(f"TVM {ready.peer.name} has no {tuner}")
+    if ready.peer.version == (0, 16):
+        pytest.skip(
+            "hhb's 0.16 sends load_module two values more, which its own server refuses, too"
+        )
     arguments = (tuner, flushes, TRIALS, HOST, tracker.port, KEY, tmp_path)
     assert lines_of(ready.run("tuner_cases.py", *arguments)) == [None] * TRIALS
