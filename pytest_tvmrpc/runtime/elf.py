@@ -1,6 +1,6 @@
-"""ELF files: what a shared library is made for and exports; the smallest library of stubs.
+"""ELF files, read: what a shared library is made for, needs and exports.
 
-Reads and makes bytes; loads nothing.
+Loads nothing, and writes none; `stubs.py` does.
 """
 
 from __future__ import annotations
@@ -8,32 +8,12 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from typing import (
-    BinaryIO,
-    Callable,
-    Dict,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import LibraryError
 
-__all__ = [
-    "Architecture",
-    "ElfFile",
-    "Symbol",
-    "architecture",
-    "atomic_library",
-    "machine",
-    "read",
-    "stub_library",
-]
-
-_MAGIC = b"\x7fELF"
-_SHARED = 3  # ET_DYN
+MAGIC = b"\x7fELF"
+SHARED = 3  # ET_DYN
 _KINDS = {1: "an object file, not linked yet", 2: "a program", 4: "a core dump"}
 _MACHINES = {
     3: "x86",
@@ -49,12 +29,13 @@ _MACHINES = {
     247: "BPF",
     258: "LoongArch",
 }
-_X86_64, _ARM, _AARCH64, _RISCV = 62, 40, 183, 243
 
-_PT_LOAD, _PT_DYNAMIC, _PT_GNU_STACK = 1, 2, 0x6474E551
-_DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_SYMENT, _DT_SONAME = (
-    *(1, 4, 5, 6, 10, 11, 14),
-)
+PT_LOAD, PT_DYNAMIC = 1, 2
+"""Kinds of segments."""
+
+DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ = 1, 4, 5, 6, 10
+"""Tags of the dynamic section."""
+
 _DT_GNU_HASH = 0x6FFFFEF5
 _MAX_DYNAMIC = 4096  # entries; real libraries have about 30
 _MAX_SYMBOLS = 1 << 22
@@ -101,11 +82,12 @@ class ElfFile(NamedTuple):
     symbols: Tuple[Symbol, ...]
 
 
-_HEADERS = {1: "HHIIIIIHHHHHH", 2: "HHIQQQIHHHHHH"}
-_PROGRAMS = {1: "IIIIIIII", 2: "IIQQQQQQ"}
-_DYNAMICS = {1: "iI", 2: "qQ"}
-_SYMBOLS = {1: "IIIBBH", 2: "IBBHQQ"}
-_WORDS = {1: "I", 2: "Q"}
+HEADERS = {1: "HHIIIIIHHHHHH", 2: "HHIQQQIHHHHHH"}
+PROGRAMS = {1: "IIIIIIII", 2: "IIQQQQQQ"}
+DYNAMICS = {1: "iI", 2: "qQ"}
+SYMBOLS = {1: "IIIBBH", 2: "IBBHQQ"}
+WORDS = {1: "I", 2: "Q"}
+"""The fields behind the first 16 bytes, of a program header, and so on: by class (32, 64 bits)."""
 
 
 class _Segment(NamedTuple):
@@ -186,7 +168,7 @@ def read(path: str) -> ElfFile:
         with open(path, "rb") as file:
             reader = _Reader(path, file)
             made_for, (table, entry_size, count), kind = _architecture(reader)
-            if kind != _SHARED:
+            if kind != SHARED:
                 raise LibraryError(
                     f"{path} is {_KINDS.get(kind, 'something else')}; expected a shared library; "
                     "link it with -shared -fPIC"
@@ -206,7 +188,7 @@ def _architecture(reader: _Reader) -> Tuple[Architecture, Tuple[int, int, int], 
     if reader.size == 0:
         raise reader.error("it is empty")
     start = reader.at(0, min(reader.size, 16))
-    if start[:4] != _MAGIC:
+    if start[:4] != MAGIC:
         raise LibraryError(
             f"{reader.path} is no shared library: it begins with {start[:8]!r}; "
             "expected an ELF file; compile with -shared -fPIC"
@@ -215,7 +197,7 @@ def _architecture(reader: _Reader) -> Tuple[Architecture, Tuple[int, int, int], 
     if elf_class not in (1, 2) or order not in (1, 2):
         raise reader.error("its header is not that of an ELF file")
     reader.elf_class, reader.order = elf_class, "<" if order == 1 else ">"
-    fields = reader.unpack(_HEADERS[elf_class], 16)
+    fields = reader.unpack(HEADERS[elf_class], 16)
     kind, machine_number, table, flags = fields[0], fields[1], fields[4], fields[6]
     architecture = Architecture(machine_number, 32 * elf_class, order == 1, flags)
     return architecture, (table, fields[8], fields[9]), kind
@@ -227,7 +209,7 @@ def _segments(reader: _Reader, table: int, entry_size: int, count: int) -> _Segm
     The system maps segments without a look at the file's size, and a process that touches a page
     behind the end dies with SIGBUS: so the size is checked here.
     """
-    form = _PROGRAMS[reader.elf_class]
+    form = PROGRAMS[reader.elf_class]
     if entry_size < struct.calcsize("<" + form):
         raise reader.error("its program headers are too small")
     dynamic: Optional[_Segment] = None
@@ -237,12 +219,12 @@ def _segments(reader: _Reader, table: int, entry_size: int, count: int) -> _Segm
             kind, _, offset, address, _, size = fields[:6]
         else:
             kind, offset, address, _, size = fields[:5]
-        if kind not in (_PT_LOAD, _PT_DYNAMIC):
+        if kind not in (PT_LOAD, PT_DYNAMIC):
             continue
         segment = _Segment(offset, address, size)
         if offset + size > reader.size:
             raise reader.error(f"it ends at {reader.size} and should go on to {offset + size}")
-        if kind == _PT_LOAD:
+        if kind == PT_LOAD:
             reader.segments.append(segment)
         else:
             dynamic = segment
@@ -252,7 +234,7 @@ def _segments(reader: _Reader, table: int, entry_size: int, count: int) -> _Segm
 
 
 def _dynamic_tags(reader: _Reader, dynamic: _Segment) -> List[Tuple[int, int]]:
-    entry = struct.Struct(reader.order + _DYNAMICS[reader.elf_class])
+    entry = struct.Struct(reader.order + DYNAMICS[reader.elf_class])
     size = min(dynamic.size, _MAX_DYNAMIC * entry.size) // entry.size * entry.size
     tags: List[Tuple[int, int]] = []
     for tag, value in entry.iter_unpack(reader.at(dynamic.offset, size)):
@@ -264,9 +246,9 @@ def _dynamic_tags(reader: _Reader, dynamic: _Segment) -> List[Tuple[int, int]]:
 
 def _strings(reader: _Reader, tags: List[Tuple[int, int]]) -> bytes:
     known = dict(tags)
-    if _DT_STRTAB not in known or _DT_STRSZ not in known:
+    if DT_STRTAB not in known or DT_STRSZ not in known:
         raise reader.error("it has no table of names")
-    return reader.at(reader.place(known[_DT_STRTAB]), known[_DT_STRSZ])
+    return reader.at(reader.place(known[DT_STRTAB]), known[DT_STRSZ])
 
 
 def _name(reader: _Reader, strings: bytes, offset: int) -> str:
@@ -277,7 +259,7 @@ def _name(reader: _Reader, strings: bytes, offset: int) -> str:
 
 
 def _needed(reader: _Reader, tags: List[Tuple[int, int]]) -> Tuple[str, ...]:
-    wanted = [value for tag, value in tags if tag == _DT_NEEDED]
+    wanted = [value for tag, value in tags if tag == DT_NEEDED]
     if not wanted:
         return ()
     strings = _strings(reader, tags)
@@ -286,14 +268,14 @@ def _needed(reader: _Reader, tags: List[Tuple[int, int]]) -> Tuple[str, ...]:
 
 def _symbols(reader: _Reader, tags: List[Tuple[int, int]]) -> Tuple[Symbol, ...]:
     known = dict(tags)
-    if _DT_SYMTAB not in known:
+    if DT_SYMTAB not in known:
         return ()
     count = _symbol_count(reader, known)
     if count > _MAX_SYMBOLS:
         raise reader.error(f"it claims {count} symbols")
     strings = _strings(reader, tags)
-    entry = struct.Struct(reader.order + _SYMBOLS[reader.elf_class])
-    table = reader.at(reader.place(known[_DT_SYMTAB]), count * entry.size)
+    entry = struct.Struct(reader.order + SYMBOLS[reader.elf_class])
+    table = reader.at(reader.place(known[DT_SYMTAB]), count * entry.size)
     symbols: List[Symbol] = []
     for fields in entry.iter_unpack(table[entry.size :]):
         if reader.elf_class == 2:
@@ -310,13 +292,13 @@ def _symbols(reader: _Reader, tags: List[Tuple[int, int]]) -> Tuple[Symbol, ...]
 
 def _symbol_count(reader: _Reader, known: Dict[int, int]) -> int:
     """The table does not say its own length: the hash table for it does."""
-    if _DT_HASH in known:
-        return reader.unpack("II", reader.place(known[_DT_HASH]))[1]
+    if DT_HASH in known:
+        return reader.unpack("II", reader.place(known[DT_HASH]))[1]
     if _DT_GNU_HASH not in known:
         return 0
     start = reader.place(known[_DT_GNU_HASH])
     buckets, first, bloom, _ = reader.unpack("IIII", start)
-    start += 16 + bloom * struct.calcsize("<" + _WORDS[reader.elf_class])
+    start += 16 + bloom * struct.calcsize("<" + WORDS[reader.elf_class])
     if buckets > _MAX_SYMBOLS:
         raise reader.error(f"it claims {buckets} buckets of symbols")
     last = max((*reader.unpack(f"{buckets}I", start), 0))
@@ -341,218 +323,6 @@ def _end_of_chain(reader: _Reader, chains: int, first: int, last: int) -> int:
 
 def _count_without_exports(reader: _Reader, known: Dict[int, int], first: int) -> int:
     """Without exports only the undefined symbols are left, which `first` counts, or is 1."""
-    size = struct.calcsize("<" + _SYMBOLS[reader.elf_class])
-    end = known.get(_DT_STRTAB, 0)  # linkers put the names right behind the symbols
-    return max(first, (end - known[_DT_SYMTAB]) // size if end > known[_DT_SYMTAB] else 0)
-
-
-# --------------------------------------------------------------------------------------- stubs
-
-TABLE = "tvmrpc_stub_table"
-"""The exported array of addresses through which the stubs jump, in the order of their names."""
-
-_PAGE = 0x10000  # the largest page of any of these machines
-_STUB = 16
-
-
-def _x86_64_stub(at: int, entry: int) -> bytes:
-    """endbr64; jmp *(entry)(%rip)"""
-    return b"\xf3\x0f\x1e\xfa\xff\x25" + struct.pack("<i", entry - (at + 10))
-
-
-def _aarch64_stub(at: int, entry: int) -> bytes:
-    """bti c; adrp x16, entry; ldr x16, [x16, #entry]; br x16 (x16 is for such jumps)"""
-    pages = (entry >> 12) - ((at + 4) >> 12)
-    adrp = 0x90000010 | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5
-    load = 0xF9400210 | (entry & 0xFFF) >> 3 << 10
-    return struct.pack("<IIII", 0xD503245F, adrp, load, 0xD61F0200)
-
-
-def _arm_stub(at: int, entry: int) -> bytes:
-    """ldr ip, [pc, #4]; add ip, pc, ip; ldr pc, [ip]; the distance"""
-    return struct.pack("<IIIi", 0xE59FC004, 0xE08FC00C, 0xE59CF000, entry - (at + 12))
-
-
-def _riscv64_stub(at: int, entry: int) -> bytes:
-    """auipc t3, high; ld t3, low(t3); jr t3"""
-    distance = entry - at
-    high, low = (distance + 0x800) & 0xFFFFF000, distance & 0xFFF
-    return struct.pack("<III", high | 0xE17, low << 20 | 0xE3E03, 0x000E0067)
-
-
-_STUBS: Dict[Tuple[int, int], Callable[[int, int], bytes]] = {
-    (_X86_64, 64): _x86_64_stub,
-    (_AARCH64, 64): _aarch64_stub,
-    (_ARM, 32): _arm_stub,
-    (_RISCV, 64): _riscv64_stub,
-}
-
-
-def stub_library(
-    names: Sequence[str],
-    architecture: Architecture,
-    soname: str,
-    needed: Sequence[str] = (),
-    addresses: Sequence[int] = (),
-) -> bytes:
-    """A shared library with one function for each name, which jumps to where `TABLE` says.
-
-    Args:
-        names: of the functions.
-        architecture: as that of a library that is to be bound to it, flags included.
-        soname: the library's own name; a library that needs one of this name gets it.
-        needed: what is loaded with it, by path or name; it is bound to the stubs.
-        addresses: what `TABLE` has when it is loaded, for a process that knows it; zeros
-            otherwise.
-
-    Raises:
-        LibraryError: there are no stubs for this architecture.
-    """
-    stub = _STUBS.get((architecture.machine, architecture.bits))
-    if stub is None or not architecture.is_little:
-        raise LibraryError(
-            f"no stubs for {architecture} to bind {', '.join(names)}; expected x86-64, AArch64, "
-            "ARM or RISC-V (64-bit), little-endian; link the library without these symbols"
-        )
-    return _Writer(names, architecture, soname, needed).library(stub, addresses)
-
-
-ATOMIC_ADD = "tvmrpc_atomic_add"
-"""``uint64_t add(uint64_t *place, int64_t number)``: adds atomically, returns what was there."""
-
-_ATOMIC_CODE: Dict[Tuple[int, int], str] = {
-    # endbr64; mov rax, rsi; lock xadd [rdi], rax; ret
-    (_X86_64, 64): "f30f1efa4889f0f0480fc107c3",
-    # bti c; 1: ldaxr x2, [x0]; add x3, x2, x1; stlxr w4, x3, [x0]; cbnz w4, 1b; mov x0, x2; ret
-    (_AARCH64, 64): "5f2403d502fc5fc84300018b03fc04c8a4ffff35e00302aac0035fd6",
-    # amoadd.d.aqrl a0, a1, (a0); ret
-    (_RISCV, 64): "2f35b5068280",
-}
-
-
-def atomic_library(architecture: Architecture, soname: str) -> Optional[bytes]:
-    """A shared library with the function `ATOMIC_ADD`; None where there is no code for it."""
-    code = _ATOMIC_CODE.get((architecture.machine, architecture.bits))
-    if code is None or not architecture.is_little:
-        return None
-    pieces = iter((bytes.fromhex(code), b""))  # it takes the room of two stubs
-    names = (ATOMIC_ADD, f"{ATOMIC_ADD}_end")
-    return _Writer(names, architecture, soname, ()).library(lambda at, entry: next(pieces), ())
-
-
-class _Writer:
-    """Lays out: headers, names, symbols, hash, code; then, writable, dynamic section and table."""
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        architecture: Architecture,
-        soname: str,
-        needed: Sequence[str],
-    ) -> None:
-        self.names = names
-        self.architecture = architecture
-        self.elf_class = architecture.bits // 32
-        self.word = architecture.bits // 8
-        self.strings = b"\0" + b"".join(name.encode() + b"\0" for name in (*names, TABLE, soname))
-        self.soname = len(self.strings) - len(soname.encode()) - 1
-        self.needed: List[int] = []
-        for name in needed:
-            self.needed.append(len(self.strings))
-            self.strings += os.fsencode(name) + b"\0"
-
-    def _size(self, form: Dict[int, str]) -> int:
-        return struct.calcsize("<" + form[self.elf_class])
-
-    def library(self, stub: Callable[[int, int], bytes], addresses: Sequence[int]) -> bytes:
-        count = len(self.names)
-        symbols_at = 16 + self._size(_HEADERS) + 4 * self._size(_PROGRAMS)
-        hash_at = symbols_at + (count + 2) * self._size(_SYMBOLS)
-        hashes = self._hashes()
-        strings_at = hash_at + len(hashes)
-        code_at = _aligned(strings_at + len(self.strings), _STUB)
-        code_end = code_at + count * _STUB
-        dynamic_offset = _aligned(code_end, 16)
-        dynamic_at = dynamic_offset + _PAGE  # the next page, at the same place in it
-        tags = [
-            *((_DT_NEEDED, place) for place in self.needed),
-            (_DT_SONAME, self.soname),
-            (_DT_HASH, hash_at),
-            (_DT_STRTAB, strings_at),
-            (_DT_SYMTAB, symbols_at),
-            (_DT_STRSZ, len(self.strings)),
-            (_DT_SYMENT, self._size(_SYMBOLS)),
-            (0, 0),
-        ]
-        form = "<" + _DYNAMICS[self.elf_class]
-        dynamic = b"".join(struct.pack(form, *tag) for tag in tags)
-        table_at = _aligned(dynamic_at + len(dynamic), 8)
-        table_size = count * self.word
-        end = table_at - _PAGE + table_size
-
-        image = bytearray(end)
-        image[: 16 + self._size(_HEADERS)] = self._header()
-        places = (code_end, dynamic_offset, dynamic_at, len(dynamic), end)
-        _put(image, 16 + self._size(_HEADERS), self._programs(*places))
-        _put(image, symbols_at, self._symbols(code_at, table_at, table_size))
-        _put(image, hash_at, hashes)
-        _put(image, strings_at, self.strings)
-        for index in range(count):
-            at = code_at + index * _STUB
-            _put(image, at, stub(at, table_at + index * self.word))
-        _put(image, dynamic_offset, dynamic)
-        form = f"<{len(addresses)}{_WORDS[self.elf_class]}"
-        _put(image, table_at - _PAGE, struct.pack(form, *addresses))
-        return bytes(image)
-
-    def _header(self) -> bytes:
-        ident = _MAGIC + bytes((self.elf_class, 1, 1)) + bytes(9)
-        size = 16 + self._size(_HEADERS)
-        fields = (_SHARED, self.architecture.machine, 1, 0, size, 0, self.architecture.flags, size)
-        form = "<" + _HEADERS[self.elf_class]
-        return ident + struct.pack(form, *fields, self._size(_PROGRAMS), 4, 0, 0, 0)
-
-    def _programs(self, code_end: int, offset: int, address: int, size: int, end: int) -> bytes:
-        rows = (
-            (_PT_LOAD, 0, 0, code_end, 5, _PAGE),
-            (_PT_LOAD, offset, address, end - offset, 6, _PAGE),
-            (_PT_DYNAMIC, offset, address, size, 6, 8),
-            (_PT_GNU_STACK, 0, 0, 0, 6, 16),
-        )
-        form = "<" + _PROGRAMS[self.elf_class]
-        headers: List[bytes] = []
-        for kind, at, memory, length, flags, align in rows:
-            if self.elf_class == 2:
-                fields = (kind, flags, at, memory, memory, length, length, align)
-            else:
-                fields = (kind, at, memory, memory, length, length, flags, align)
-            headers.append(struct.pack(form, *fields))
-        return b"".join(headers)
-
-    def _symbols(self, code_at: int, table_at: int, table_size: int) -> bytes:
-        rows = [(name, code_at + index * _STUB, _STUB, 2) for index, name in enumerate(self.names)]
-        rows.append((TABLE, table_at, table_size, 1))
-        form = "<" + _SYMBOLS[self.elf_class]
-        table = bytes(self._size(_SYMBOLS))
-        place = 1
-        for name, address, size, kind in rows:
-            info = 1 << 4 | kind  # global; a function or an object
-            if self.elf_class == 2:
-                table += struct.pack(form, place, info, 0, 1, address, size)
-            else:
-                table += struct.pack(form, place, address, size, info, 0, 1)
-            place += len(name.encode()) + 1
-        return table
-
-    def _hashes(self) -> bytes:
-        """The hash table with one bucket for all: each symbol names the next one."""
-        count = len(self.names) + 2  # the null symbol, and the table
-        return struct.pack(f"<{count + 3}I", 1, count, 1, 0, *range(2, count), 0)
-
-
-def _aligned(place: int, step: int) -> int:
-    return (place + step - 1) // step * step
-
-
-def _put(image: bytearray, place: int, piece: bytes) -> None:
-    image[place : place + len(piece)] = piece
+    size = struct.calcsize("<" + SYMBOLS[reader.elf_class])
+    end = known.get(DT_STRTAB, 0)  # linkers put the names right behind the symbols
+    return max(first, (end - known[DT_SYMTAB]) // size if end > known[DT_SYMTAB] else 0)

@@ -15,7 +15,7 @@ import re
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..errors import LibraryError
-from . import elf
+from . import elf, stubs
 from .abi import count_with
 from .context import FUNCTIONS, address_of
 
@@ -112,15 +112,15 @@ def _provide_ffi(architecture: elf.Architecture, folder: str) -> None:
 def _provide_counting(architecture: elf.Architecture, folder: str) -> None:
     """Count references as C++ does, before there are objects that C++ counts, too."""
     name = f"tvmrpc-count-{os.getpid()}.so"
-    image = elf.atomic_library(architecture, name)
-    if image is None or elf.ATOMIC_ADD in _ffi:
+    image = stubs.atomic_library(architecture, name)
+    if image is None or stubs.ATOMIC_ADD in _ffi:
         return
     folders = (temporary_folder(), folder)
     # PyDLL: the lock of the interpreter is kept, since the call is over at once
     library = load_private(image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW))
     form = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
-    count_with(form((elf.ATOMIC_ADD, library)))
-    _ffi[elf.ATOMIC_ADD] = library
+    count_with(form((stubs.ATOMIC_ADD, library)))
+    _ffi[stubs.ATOMIC_ADD] = library
 
 
 def _load_with_stubs(
@@ -140,7 +140,7 @@ def _load_stubs(
 ) -> ctypes.CDLL:
     name = f"tvmrpc-stubs-{os.getpid()}-{next(_numbers)}.so"
     addresses = [address_of(function) for function in names]
-    image = elf.stub_library(names, architecture, soname or name, needed, addresses)
+    image = stubs.stub_library(names, architecture, soname or name, needed, addresses)
     flags = mode | os.RTLD_NOW | os.RTLD_LOCAL
     folders = (temporary_folder(), folder)
     return load_private(image, name, folders, lambda path: ctypes.CDLL(path, mode=flags))

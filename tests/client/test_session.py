@@ -24,7 +24,7 @@ from pytest_tvmrpc.errors import (
     LocalProtocolError,
     RemoteError,
 )
-from pytest_tvmrpc.runtime import elf
+from pytest_tvmrpc.runtime import elf, stubs
 from pytest_tvmrpc.runtime.module import Module
 from pytest_tvmrpc.runtime.profiling import Timing
 from pytest_tvmrpc.runtime.toolchain import compile_library
@@ -281,7 +281,7 @@ def test_a_library_for_another_machine(
         pytest.skip("the machine's libraries are not ELF files")
     machine, name = (62, "x86-64") if here.machine != 62 else (183, "AArch64")
     path = tmp_path / "other.so"
-    path.write_bytes(elf.stub_library(["f"], elf.Architecture(machine, 64), "other.so"))
+    path.write_bytes(stubs.stub_library(["f"], elf.Architecture(machine, 64), "other.so"))
     remote.upload(path)
     with pytest.raises(LibraryError, match=f"is for {name} ") as caught:
         remote.load_module("other.so")

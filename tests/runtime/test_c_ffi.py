@@ -11,7 +11,7 @@ import pytest
 
 from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, LibraryError
-from pytest_tvmrpc.runtime import abi, c_ffi, context, elf, type_table
+from pytest_tvmrpc.runtime import abi, c_ffi, context, elf, stubs, type_table
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 
@@ -27,13 +27,13 @@ def compiled(folder: Path, name: str, *options: str) -> Path:
         find_compiler()
     except CompilerError as error:
         pytest.skip(str(error))
-    stubs = folder / "link" / "libtvm_ffi.so"
-    stubs.parent.mkdir(exist_ok=True)
-    stubs.write_bytes(elf.stub_library(sorted(context.FUNCTIONS), architecture, stubs.name))
+    bound = folder / "link" / "libtvm_ffi.so"
+    bound.parent.mkdir(exist_ok=True)
+    bound.write_bytes(stubs.stub_library(sorted(context.FUNCTIONS), architecture, bound.name))
     output = folder / f"{name}.so"
-    linking = ["-Wl,--no-as-needed", f"-L{stubs.parent}", "-ltvm_ffi"]
+    linking = ["-Wl,--no-as-needed", f"-L{bound.parent}", "-ltvm_ffi"]
     compile_library(SOURCE, output, options=[*options, *linking])
-    stubs.unlink()
+    bound.unlink()
     assert "libtvm_ffi.so" in elf.read(str(output)).needed
     return output
 

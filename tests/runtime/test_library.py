@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, Sequence, Tuple
 import pytest
 
 from pytest_tvmrpc.errors import CompilerError, LibraryError
-from pytest_tvmrpc.runtime import elf, library, load_module
+from pytest_tvmrpc.runtime import elf, library, load_module, stubs
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
@@ -229,7 +229,7 @@ def test_another_architecture(tmp_path: Path, machine: int, name: str) -> None:
     if here.machine == machine:
         pytest.skip("that is this machine")
     path = tmp_path / "other.so"
-    path.write_bytes(elf.stub_library(["f"], elf.Architecture(machine, 64), "other.so"))
+    path.write_bytes(stubs.stub_library(["f"], elf.Architecture(machine, 64), "other.so"))
     with pytest.raises(LibraryError, match=f"is for {name} ") as caught:
         LibraryModule(path)
     assert str(here) in str(caught.value)
@@ -238,7 +238,7 @@ def test_another_architecture(tmp_path: Path, machine: int, name: str) -> None:
 def test_another_word_size(tmp_path: Path) -> None:
     """A 32-bit library is told from a 64-bit one, by its header alone."""
     path = tmp_path / "other.so"
-    path.write_bytes(elf.stub_library(["f"], elf.Architecture(40, 32), "other.so"))
+    path.write_bytes(stubs.stub_library(["f"], elf.Architecture(40, 32), "other.so"))
     with pytest.raises(LibraryError, match=r"is for ARM \(32-bit\)"):
         LibraryModule(path)
 
