@@ -37,6 +37,12 @@ def errors_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("errors", tmp_path_factory.mktemp("errors"))
 
 
+@pytest.fixture(scope="session")
+def tensors_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that takes tensors."""
+    return build("tensors", tmp_path_factory.mktemp("tensors"))
+
+
 def build(name: str, folder: Path) -> Path:
     """A library of the source of this name, made by tvm-ffi."""
     from tvm_ffi.cpp import build_inline
@@ -274,6 +280,20 @@ def test_what_an_error_says(client: Client, remote: Any, pair: Any, errors_libra
     place = 'File "', "main.cpp", "RaiseValue"
     _raises(client, lambda: module["raise_value"](3), "ValueError: the number is 3\n", *place)
     _raises(client, lambda: module["raise_own"](), "KernelFault: a kind of its own\n")
+
+
+def test_tensors_that_are_kept(
+    client: Client, remote: Any, pair: Any, tensors_library: Path
+) -> None:
+    """A parameter of type ``ffi::Tensor`` takes a tensor, and code may keep it for later calls."""
+    if pair.server == "tvm":
+        pytest.skip("TVM's server sends borrowed tensors, which such a parameter refuses")
+    remote.upload(str(tensors_library))
+    kept = remote.load_module(tensors_library.name)["kept"]
+    numbers = [np.full(4, number, "float32") for number in range(3)]
+    for number, before in zip(numbers, [numbers[0], *numbers]):
+        result = kept(client.runtime.tensor(number, remote.cpu(0)))
+        np.testing.assert_array_equal(result.numpy(), before)
 
 
 _ALONE = """

@@ -62,12 +62,24 @@ _SMALL = 7  # bytes that fit into a TVMFFIAny, with their NUL
 def function_cell(function: Callable[..., Any]) -> int:
     """A function object for a callable; a function of a library needs no way through Python."""
     call = _on_call_address
-    if type(function) is NativeFunction and not function.handle:
+    if isinstance(function, NativeFunction) and not function.handle:
         call = function.address
     return new_cell(TypeIndex.FUNCTION, function, bytes(TVMFFIFunctionCell(call, None)))
 
 
 # ---------------------------------------------------------------------- values to compiled code
+
+
+class _TensorObject(NamedTuple):
+    """A tensor that goes as an object, of which compiled code may keep a reference."""
+
+    tensor: Tensor
+
+
+def _tensor_cell(tensor: Tensor) -> int:
+    """A new tensor object over the memory of `tensor`, which it keeps alive."""
+    record = ctypes.string_at(tensor.dltensor, ctypes.sizeof(DLTensor))
+    return new_cell(TypeIndex.TENSOR, tensor, record)
 
 
 class PackedArguments(NamedTuple):
@@ -107,6 +119,9 @@ def _argument(function: str, position: int, value: Any, alive: List[Any], cells:
         return word
     if isinstance(value, Tensor):
         return TypeIndex.DL_TENSOR_PTR, 0, signed(value.dltensor)
+    if type(value) is _TensorObject:
+        cells.append(_tensor_cell(value.tensor))
+        return TypeIndex.TENSOR, 0, signed(cells[-1])
     if isinstance(value, str):
         text = c_string(f"argument {position} of {function}", value)
         alive.append(text)
@@ -160,8 +175,7 @@ def owned_word(value: Any, depth: int = 0) -> Word:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return text_word(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes(value))
     if isinstance(value, Tensor):
-        record = ctypes.string_at(value.dltensor, ctypes.sizeof(DLTensor))
-        return TypeIndex.TENSOR, 0, signed(new_cell(TypeIndex.TENSOR, value, record))
+        return TypeIndex.TENSOR, 0, signed(_tensor_cell(value))
     if isinstance(value, NativeFunction) and value.handle:
         retain(value.handle)
         return TypeIndex.FUNCTION, 0, signed(value.handle)
@@ -466,11 +480,33 @@ class NativeFunction(PackedFunc):
         return failure(f"function {self.name or hex(self.address)}", code)
 
 
+@not_copied("load the library there")
+class CxxFunction(NativeFunction):
+    """A function of C++ code that was made for libtvm_ffi.
+
+    Its parameters may be of type ``ffi::Tensor``, which takes no borrowed DLTensor, so tensors go
+    as objects. A call makes one for each, which costs a few microseconds; a prepared call does not.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        return NativeFunction.__call__(self, *map(_as_object, args))
+
+    def prepare(self, *args: Any) -> Callable[[], None]:
+        """As that of any function."""
+        return NativeFunction.prepare(self, *map(_as_object, args))
+
+
+def _as_object(value: Any) -> Any:
+    return _TensorObject(value) if isinstance(value, Tensor) else value
+
+
 def function_at(address: int, name: str = "") -> NativeFunction:
     """A function object of compiled code, with a reference of its own to it."""
     retain(address)
     cell = TVMFFIFunctionCell.from_address(address + HEADER_SIZE)
-    return NativeFunction(cell.safe_call, name, address, Reference(address))
+    return CxxFunction(cell.safe_call, name, address, Reference(address))
 
 
 def failure(what: str, code: int) -> BaseException:

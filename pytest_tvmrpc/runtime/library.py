@@ -27,7 +27,7 @@ from typing import (
 from ..errors import LibraryError
 from . import elf, shim, system_library
 from .abi import take_error
-from .calling import NativeFunction
+from .calling import CxxFunction, NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
 from .conventions import ENTRY, PREFIX, Convention, plain_functions, why_not
 from .exchange import context_symbols
@@ -78,6 +78,8 @@ class LibraryModule(Module):
         super().__init__()
         self.path = os.path.abspath(os.fspath(path))
         self._file = _examine(self.path)
+        is_cxx = self._file is not None and any(map(_is_ffi, self._file.needed))
+        self._native = CxxFunction if is_cxx else NativeFunction
         self._plain = plain_functions(self._file.symbols if self._file is not None else ())
         with system_library.loading(self._plain.convention):
             self._library, self._version = _open(self.path, self._file)
@@ -135,7 +137,7 @@ class LibraryModule(Module):
         if name and not name.startswith("_"):
             address = _symbol(self._library, PREFIX + name)
             if address:
-                return NativeFunction(address, name, owner=self)
+                return self._native(address, name, owner=self)
         return self._plain_function(name) if name in self._plain.names else None
 
     def _plain_function(self, name: str) -> Optional[PackedFunc]:
@@ -144,7 +146,7 @@ class LibraryModule(Module):
             return None
         if self._plain.convention is Convention.LEGACY:
             return LegacyFunction(address, name, owner=self)
-        return NativeFunction(address, name, owner=self)
+        return self._native(address, name, owner=self)
 
     def _entry(self) -> Optional[PackedFunc]:
         """What ``__tvm_main__`` is, or names."""
@@ -221,6 +223,11 @@ def _examine(path: str) -> Optional[elf.ElfFile]:
             "compile it for this machine's target"
         )
     return file
+
+
+def _is_ffi(needed: str) -> bool:
+    """Whether a library that another one needs is that of tvm-ffi, as C++ code does."""
+    return os.path.basename(needed).startswith("libtvm_ffi.")
 
 
 def _version_of(path: str) -> _Version:

@@ -4,9 +4,11 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+import numpy as np
 import pytest
 
 from pytest_tvmrpc import runtime
@@ -225,6 +227,29 @@ def test_attributes_of_types(library: LibraryModule) -> None:
     """A column is there before its values; a type that is not there is an error."""
     with pytest.raises(LibraryError, match="type index 88888"):
         library["attributes"]()
+
+
+def test_tensors_that_are_kept(library: LibraryModule) -> None:
+    """C++ code may keep a tensor of its caller, whose memory stays until it lets go."""
+    memory = []
+    for number in range(3):
+        tensor = runtime.tensor(np.array([number, 7]))
+        memory.append(weakref.ref(tensor))
+        assert library["swapped"](tensor) == number - 1
+        del tensor
+        gc.collect()
+    assert [each() is None for each in memory] == [True, True, False]
+    assert library["swapped"](None) == 2
+    gc.collect()
+    assert memory[-1]() is None
+
+
+def test_tensors_that_come_back(library: LibraryModule) -> None:
+    """A tensor that a function returns is the one that it was given; a measured one is, too."""
+    tensor = runtime.tensor(np.arange(3))
+    assert library["owned"](tensor) is tensor
+    library["swapped"].prepare(tensor)()
+    assert library["swapped"](None) == 0
 
 
 def test_tensors_of_the_environment(library: LibraryModule) -> None:

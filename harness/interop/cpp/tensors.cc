@@ -2,6 +2,7 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
+#include <tvm/ffi/optional.h>
 
 namespace ffi = tvm::ffi;
 
@@ -15,7 +16,15 @@ static void AddOne(ffi::TensorView x, ffi::TensorView y) {
   }
 }
 
+static ffi::Tensor Kept(ffi::Tensor x) {
+  static ffi::Optional<ffi::Tensor> before;
+  ffi::Tensor last = before.has_value() ? before.value() : x;
+  before = x;
+  return last;
+}
+
 static int64_t Elements(ffi::TensorView x) { return x.numel(); }
 
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(add_one, AddOne);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(elements, Elements);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(kept, Kept);
