@@ -9,7 +9,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_tvmrpc.errors import CompilerError, LibraryError, RemoteProtocolError
-from pytest_tvmrpc.protocol import farm, packets, state, tracker
+from pytest_tvmrpc.protocol import farm, packets, requests, tracker
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY, of_client, of_server
 from pytest_tvmrpc.protocol.framing import PacketReader
@@ -145,7 +145,7 @@ def _peer_hello(mutator: Mutator, content: bytes) -> object:
 def _packets(mutator: Mutator, content: bytes) -> int:
     """How many were looked at; as a peer that reads each in all the ways that there are."""
     reader, known = PacketReader(), ({}, {})
-    where, seen, taken = state.State.OPENED, 0, 0
+    where, seen, taken = requests.State.OPENED, 0, 0
     for part in mutator.cuts(content):
         while part:
             if reader.missing:
@@ -163,7 +163,8 @@ def _packets(mutator: Mutator, content: bytes) -> int:
                 if packet is None:
                     break
                 seen += 1
-                where = _tolerated(state.after, where, packet[0]) or where
+                step = _tolerated(requests.step_of, where, packet[0])
+                where = step.state if step else where
                 taken += _all_ways(reader, *packet, known)
     if seen and not taken:
         raise RemoteProtocolError("no way to read it")
@@ -238,7 +239,7 @@ def _results(mutator: Mutator, content: bytes) -> object:
 
 def _imports(mutator: Mutator, content: bytes) -> object:
     if mutator.chance.random() < 0.5:
-        return imports.import_kinds(content)
+        return imports.imported_modules(content)
     return imports.entry_kinds(content)
 
 

@@ -87,7 +87,7 @@ def _random_floats(bits: int, count: int) -> bytes:
 
     span = _HIGH - _LOW - 0.01  # or the nearest number of the type may be 10
     kind = {16: "e", 32: "f", 64: "d"}[bits]
-    return struct.pack(f"={count}{kind}", *[_LOW + span * random() for _ in range(count)])
+    return struct.pack(f"<{count}{kind}", *[_LOW + span * random() for _ in range(count)])
 
 
 def _patterns(exponent_bits: int, mantissa_bits: int, bias: int) -> Tuple[List[int], List[float]]:
