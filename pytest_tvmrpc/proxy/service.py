@@ -219,7 +219,7 @@ def _nothing() -> None:
 
 
 class PeerConnection(asyncio.BufferedProtocol):
-    """One peer: a server, a client, or somebody who took the wrong door."""
+    """One peer: a server, a client, or one that speaks another protocol."""
 
     def __init__(self, service: ProxyService) -> None:
         self._service = service

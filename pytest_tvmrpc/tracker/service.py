@@ -192,7 +192,7 @@ class Kept:
 
 
 class TrackerConnection(Stream):
-    """One peer: a server, a client, or somebody who took the wrong door."""
+    """One peer: a server, a client, or one that speaks another protocol."""
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ def test_pytest_timeout_with_a_signal(plain: pytest.Pytester, run_apart: Run, fa
     """It interrupts the call: the test fails, the next one has the same device."""
     pytest.importorskip("pytest_timeout", reason="pytest-timeout is not installed")
     (plain.path / faults.name).symlink_to(faults)
-    plain.makepyfile(HANGS.format(mark="@pytest.mark.timeout(1, method='signal')"))
+    plain.makepyfile(HANGS.format(mark="@pytest.mark.timeout(1, method='signal', func_only=True)"))
     result = run_apart("-p", "timeout", REPORT, "--rpc-reruns=2")
     assert result.parseoutcomes() == {"passed": 1, "failed": 1}
     result.stdout.fnmatch_lines([">*kernel()  # here", "E *Timeout*1.0s*"])
@@ -70,7 +70,7 @@ def test_pytest_timeout_with_a_thread(plain: pytest.Pytester, run_apart: Run, fa
     pytest.importorskip("pytest_timeout", reason="pytest-timeout is not installed")
     pytest.importorskip("xdist")
     (plain.path / faults.name).symlink_to(faults)
-    plain.makepyfile(HANGS.format(mark="@pytest.mark.timeout(1, method='thread')"))
+    plain.makepyfile(HANGS.format(mark="@pytest.mark.timeout(1, method='thread', func_only=True)"))
     result = run_apart("-p", "timeout", "-n", "1", REPORT)
     assert result.parseoutcomes() == {"passed": 1, "failed": 1}
     assert verdicts(read(plain.path)["test_hangs"]) == ["failed"]
