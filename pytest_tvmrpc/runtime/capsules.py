@@ -79,7 +79,8 @@ def given(
         raise TypeError(f"{dtype} cannot be shared; use numpy(), which copies")
     shape = tensor.shape if dtype.lanes == 1 else (*tensor.shape, dtype.lanes)
     shown = Tensor(tensor.memory, shape, dtype.with_lanes(1), tensor.device, tensor.byte_offset)
-    record = DLTensor.from_address(shown.dltensor)
+    described = shown.device.api.describe(shown)
+    record = DLTensor.from_address(described[1])
     view = tensor.host_view()
     if view is None:
         tensor.device.sync()  # whoever takes it does not know of the device's streams
@@ -91,7 +92,7 @@ def given(
             "take a copy, or ask with max_version=(1, 0)"
         )
     kind = DLManagedTensorVersioned if is_versioned else DLManagedTensor
-    address = managed_tensor(record, shown, kind, _READ_ONLY if is_read_only else 0)
+    address = managed_tensor(record, (shown, described), kind, _READ_ONLY if is_read_only else 0)
     return _capsules.PyCapsule_New(address, _NAMES[is_versioned], _drop_address)
 
 

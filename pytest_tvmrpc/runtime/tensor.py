@@ -131,7 +131,8 @@ class Tensor(Object):
         Raises:
             DeviceError: the memory is not in this process.
         """
-        record = struct.unpack_from(_DLTENSOR, self._description()[0])
+        described = self._described or self.device.api.describe(self)
+        record = struct.unpack_from(_DLTENSOR, described[0])
         return int(record[0] + record[-1])
 
     @property
@@ -156,24 +157,25 @@ class Tensor(Object):
         """The address of a DLTensor for compiled code, valid as long as this tensor is.
 
         Raises:
-            DeviceError: the memory is not in this process.
+            DeviceError: the memory is not in this process, or is read-only.
         """
         described = self._described
         if described is None:
-            described = self._description()
+            view = self.host_view() if self.nbytes else None
+            if view is not None and view.readonly:
+                raise DeviceError(
+                    "the tensor's memory is read-only, as whoever shared it said, and compiled "
+                    "code can write to what it is given; give it a copy: tensor.copyto(cpu(0))"
+                )
+            described = self._described = self.device.api.describe(self)
         return described[1]
-
-    def _description(self) -> Tuple[bytearray, int]:
-        if self._described is None:
-            self._described = self.device.api.describe(self)
-        return self._described
 
     @property
     def argument(self) -> bytes:
         """`dltensor` as an argument of compiled code: a TVMFFIAny of type DL_TENSOR_PTR.
 
         Raises:
-            DeviceError: the memory is not in this process.
+            DeviceError: the memory is not in this process, or is read-only.
         """
         if not self.word:
             self.word = _ARGUMENT.pack(TypeIndex.DL_TENSOR_PTR, self.dltensor)
@@ -410,6 +412,8 @@ def empty(
 def numpyasarray(np_data: Array) -> Tensor:
     """A CPU tensor over an array's own memory: what one writes, the other shows.
 
+    Into an array that is read-only nothing can be copied, and compiled code does not get it.
+
     Raises:
         ValueError: the array is not contiguous, or TVM has no such element type; its bytes are in
             the order of another machine, or some elements are masked.
@@ -433,7 +437,7 @@ def numpyasarray(np_data: Array) -> Tensor:
 def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of another library's tensor: what one writes, the other shows.
 
-    Into memory that is read-only nothing can be copied; compiled code has to know by itself.
+    Into memory that is read-only nothing can be copied, and compiled code does not get it.
 
     Args:
         ext_tensor: has ``__dlpack__``, or is a capsule that ``to_dlpack`` made.

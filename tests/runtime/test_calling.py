@@ -6,21 +6,20 @@ import threading
 import weakref
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List
+from typing import Any, List
 
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
-from pytest_tvmrpc.errors import CompilerError, LibraryError
+from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
 from pytest_tvmrpc.runtime import abi
 from pytest_tvmrpc.runtime.calling import NativeFunction
+from pytest_tvmrpc.runtime.device.cpu import borrowed
 from pytest_tvmrpc.runtime.function import PackedFunc
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.module import Module
+from pytest_tvmrpc.runtime.tensor import Tensor
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
-
-if TYPE_CHECKING:
-    from pytest_tvmrpc.runtime.tensor import Tensor
 
 SOURCE = Path(__file__).parent / "functions.c"
 CPU = runtime.cpu(0)
@@ -109,6 +108,17 @@ def test_tensor_arguments(library: LibraryModule) -> None:
     result = floats(0, 0, 0)
     library["add"](floats(1, 2, 3), floats(10, 20, 30), result)
     assert values(result) == [11, 22, 33]
+
+
+def test_memory_that_is_read_only(library: LibraryModule) -> None:
+    """Is not given to a function, which might write to it, as to the bytes of Python."""
+    content = ctypes.create_string_buffer(8)
+    memory = borrowed(ctypes.addressof(content), 8, content, is_read_only=True)
+    tensor = Tensor(memory, (2,), dlpack.DataType("float32"), CPU)
+    assert tensor.data_ptr() == ctypes.addressof(content)
+    with pytest.raises(DeviceError, match=r"read-only.*copyto"):
+        library["tensor_field"](tensor, 0)
+    assert library["tensor_field"](tensor.copyto(CPU), 0) is not None
 
 
 def test_text_and_bytes_arguments(library: LibraryModule) -> None:

@@ -122,7 +122,7 @@ def test_capsules_can_be_taken_once():
 
 
 def test_read_only_memory():
-    """Is shared as such, and nothing can be copied into it, from here or elsewhere."""
+    """Is shared as such; nothing can be copied into it, and no compiled code gets it."""
     array = np.arange(4, dtype="int32")
     array.flags.writeable = False
     for shared in (runtime.from_dlpack(array), runtime.numpyasarray(array)):
@@ -135,7 +135,15 @@ def test_read_only_memory():
         with pytest.raises(BufferError, match=r"read-only.*max_version"):
             shared.__dlpack__()
         assert np.from_dlpack(shared, copy=True).flags.writeable
+        for ask in (lambda t: t.argument, lambda t: t.dltensor, lambda t: t.handle):
+            with pytest.raises(DeviceError, match=r"read-only.*compiled code.*copyto"):
+                ask(shared)
     assert array.tolist() == [0, 1, 2, 3]
+
+
+def test_a_read_only_tensor_without_elements():
+    """May be given to compiled code, which has nothing to write to."""
+    assert runtime.numpyasarray(np.frombuffer(b"", "uint8")).argument
 
 
 def test_what_the_taker_asks_for():

@@ -1,23 +1,23 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, List
+from typing import Any, Iterator, List
 
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
 from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
 from pytest_tvmrpc.runtime import abi, backend, legacy, legacy_calling, parallel, registry
+from pytest_tvmrpc.runtime.device.cpu import borrowed
 from pytest_tvmrpc.runtime.legacy_calling import LegacyFunction
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.module import Module
+from pytest_tvmrpc.runtime.tensor import Tensor
 from pytest_tvmrpc.runtime.toolchain import compile_library
-
-if TYPE_CHECKING:
-    from pytest_tvmrpc.runtime.tensor import Tensor
 
 HERE = Path(__file__).parent
 CPU = runtime.cpu(0)
@@ -100,6 +100,17 @@ def test_numbers_and_tensors(library: LibraryModule) -> None:
     assert fields == [1, 0, 2, 0, 16, 1, 1, 0, 5]
     flags = runtime.empty((5,), "bool", CPU)
     assert [library["tensor_field"](flags, index) for index in (3, 4)] == [1, 1]
+
+
+def test_memory_that_is_read_only(library: LibraryModule) -> None:
+    """Is not given to a function, which might write to it, as to the bytes of Python."""
+    content = ctypes.create_string_buffer(8)
+    memory = borrowed(ctypes.addressof(content), 8, content, is_read_only=True)
+    tensor = Tensor(memory, (2,), dlpack.DataType("float32"), CPU)
+    assert tensor.data_ptr() == ctypes.addressof(content)
+    with pytest.raises(DeviceError, match=r"read-only.*copyto"):
+        library["tensor_field"](tensor, 0)
+    assert library["tensor_field"](tensor.copyto(CPU), 0) is not None
 
 
 def test_many_arguments(library: LibraryModule) -> None:
