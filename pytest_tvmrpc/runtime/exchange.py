@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..dlpack import DataType
 from ..errors import LibraryError
@@ -23,7 +23,7 @@ from .abi import (
 )
 from .c_form import INT, POINTER, TEXT, Functions, guarded, offer
 from .device.api import Device
-from .foreign import Reference
+from .foreign import Reference, axes_of, is_dense
 from .tensor import Tensor, empty
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "managed_tensor",
 ]
 
-_MAX_NDIM = 64
 _DLPACK_VERSION = (1, 1)
 _DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -83,15 +82,8 @@ class Managed:
             self._deleter(self._address)
 
 
-def _numbers(address: Optional[int], count: int) -> Tuple[int, ...]:
-    return tuple((ctypes.c_int64 * count).from_address(address)) if address and count else ()
-
-
-def _strides(shape: Tuple[int, ...]) -> List[int]:
-    strides = [1] * len(shape)
-    for axis in range(len(shape) - 1, 0, -1):
-        strides[axis - 1] = strides[axis] * max(shape[axis], 1)
-    return strides
+def _dtype_of(record: DLTensor) -> DataType:
+    return DataType.of(record.code, record.bits, record.lanes)
 
 
 def tensor_object(record: DLTensor, owner: Any, tensor: Optional[Tensor] = None) -> int:
@@ -103,13 +95,10 @@ def tensor_object(record: DLTensor, owner: Any, tensor: Optional[Tensor] = None)
         tensor: the same tensor for Python.
 
     Raises:
-        LibraryError: it has more axes than any tensor.
+        LibraryError: there can be no such tensor.
     """
     count = record.ndim
-    if not 0 <= count <= _MAX_NDIM:
-        raise LibraryError(f"a tensor has {count} axes; expected 0 to {_MAX_NDIM}")
-    shape = _numbers(record.shape, count)
-    strides = _numbers(record.strides, count) or tuple(_strides(shape))
+    shape, strides = axes_of(record, _dtype_of(record))
     numbers = (ctypes.c_int64 * max(2 * count, 1))(*shape, *strides)
     copy = DLTensor.from_buffer_copy(record)
     copy.shape = ctypes.addressof(numbers)
@@ -162,11 +151,9 @@ def _allocate(prototype: int, out: int) -> int:
         place.value = _of_managed(made.value, DLManagedTensorVersioned)
         return 0
     record = DLTensor.from_address(prototype)
-    if not 0 <= record.ndim <= _MAX_NDIM:
-        raise LibraryError(f"a tensor has {record.ndim} axes; expected 0 to {_MAX_NDIM}")
-    dtype = DataType.of(record.code, record.bits, record.lanes)
-    device = Device(record.device_type, record.device_id)
-    tensor = empty(_numbers(record.shape, record.ndim), dtype, device)
+    dtype = _dtype_of(record)
+    shape, _ = axes_of(record, dtype)
+    tensor = empty(shape, dtype, Device(record.device_type, record.device_id))
     place.value = tensor_object(DLTensor.from_address(tensor.dltensor), None, tensor)
     return 0
 
@@ -175,14 +162,14 @@ def _allocate(prototype: int, out: int) -> int:
 
 
 def _of_managed(address: int, kind: Any) -> int:
-    """A tensor object that owns a managed tensor."""
+    """A tensor object that owns a managed tensor; one that is refused stays the caller's."""
     managed = kind.from_address(address)
     if kind is DLManagedTensorVersioned and managed.major > _DLPACK_VERSION[0]:
         raise LibraryError(
             f"a tensor is of DLPack {managed.major}.{managed.minor}; "
             f"expected {_DLPACK_VERSION[0]}, or an earlier one"
         )
-
+    axes_of(managed.dl_tensor, _dtype_of(managed.dl_tensor))
     return tensor_object(managed.dl_tensor, Managed(address, managed.deleter))
 
 
@@ -191,13 +178,8 @@ def _check(address: int, kind: Any, alignment: int, contiguous: int) -> None:
     start = (record.data or 0) + record.byte_offset
     if alignment > 1 and start % alignment:
         raise LibraryError(f"a tensor begins at {start:#x}; expected a multiple of {alignment}")
-    shape = _numbers(record.shape, record.ndim)
-    strides = _numbers(record.strides, record.ndim)
-    is_dense = all(
-        length == 1 or stride == wanted
-        for length, stride, wanted in zip(shape, strides, _strides(shape))
-    )
-    if contiguous and strides and not is_dense:
+    shape, strides = axes_of(record, _dtype_of(record))
+    if contiguous and not is_dense(shape, strides):
         raise LibraryError(f"a tensor of shape {shape} has strides {strides}; expected no gaps")
 
 

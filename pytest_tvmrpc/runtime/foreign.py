@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
-from ..dlpack import DataType, tensor_nbytes
+from ..dlpack import MAX_NDIM, DataType, checked_shape, compact_strides, tensor_nbytes
 from ..errors import LibraryError
 from ..owners import not_copied
 from .abi import DLTensor, release
@@ -38,6 +38,44 @@ class _ForeignMemory:
         self._owner = owner
 
 
+def axes_of(record: DLTensor, dtype: DataType) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+    """The lengths and strides that a DLTensor describes; strides in C order where it has none.
+
+    Args:
+        dtype: of the elements, which limits how many there can be.
+
+    Raises:
+        LibraryError: there can be no such tensor.
+    """
+    count = record.ndim
+    if not 0 <= count <= MAX_NDIM:
+        raise LibraryError(
+            f"compiled code describes a tensor of {count} axes; expected 0 to {MAX_NDIM}"
+        )
+    if count and not record.shape:
+        raise LibraryError(
+            f"compiled code describes a tensor of {count} axes with their lengths at NULL; "
+            "expected the address of its shape"
+        )
+    try:
+        shape = checked_shape(_numbers(record.shape, count), dtype)
+    except ValueError as error:
+        raise LibraryError(f"compiled code describes a tensor that cannot be: {error}") from None
+    return shape, _numbers(record.strides, count) or compact_strides(shape)
+
+
+def is_dense(shape: Tuple[int, ...], strides: Tuple[int, ...]) -> bool:
+    """Whether elements lie in C order without gaps; those of an empty tensor always do."""
+    return 0 in shape or all(
+        length == 1 or stride == wanted
+        for length, stride, wanted in zip(shape, strides, compact_strides(shape))
+    )
+
+
+def _numbers(address: Optional[int], count: int) -> Tuple[int, ...]:
+    return tuple((ctypes.c_int64 * count).from_address(address)) if address and count else ()
+
+
 def tensor_at(
     address: int,
     owner: Any = None,
@@ -50,24 +88,24 @@ def tensor_at(
         dtype_from: what makes the data type of the one that is written there.
 
     Raises:
-        LibraryError: its elements do not lie in C order without gaps.
+        LibraryError: there can be no such tensor, it has no memory, or its elements do not lie
+            in C order without gaps.
     """
     record = DLTensor.from_address(address)
-    count = max(record.ndim, 0)
-    shape = tuple((ctypes.c_int64 * count).from_address(record.shape)) if count else ()
-    if record.strides and count:
-        expected = 1
-        strides = (ctypes.c_int64 * count).from_address(record.strides)
-        for length, stride in zip(reversed(shape), reversed(strides)):
-            if length != 1 and stride != expected:
-                raise LibraryError(
-                    f"a tensor of shape {shape} has strides {tuple(strides)}; "
-                    "expected elements in C order without gaps; copy it first"
-                )
-            expected *= length
     dtype = DataType.of(record.code, record.bits, record.lanes)
     if dtype_from is not None:
         dtype = dtype_from(dtype)
+    shape, strides = axes_of(record, dtype)
+    if not is_dense(shape, strides):
+        raise LibraryError(
+            f"a tensor of shape {shape} has strides {strides}; "
+            "expected elements in C order without gaps; copy it first"
+        )
+    if not record.data and tensor_nbytes(shape, dtype):
+        raise LibraryError(
+            f"compiled code describes a tensor of shape {shape} and type {dtype} at NULL; "
+            "expected the address of its elements"
+        )
     nbytes = record.byte_offset + tensor_nbytes(shape, dtype)
     memory = _ForeignMemory(record.data or 0, nbytes, owner)
     device = Device(record.device_type, record.device_id)

@@ -10,7 +10,7 @@ import itertools
 import threading
 from typing import Any, Dict, List, Optional
 
-from ..dlpack import DataType, from_legacy
+from ..dlpack import MAX_NDIM, DataType, from_legacy
 from ..errors import LibraryError
 from ..owners import not_copied
 from . import legacy, legacy_calling, registry, system_library
@@ -33,7 +33,6 @@ _PACKED = ctypes.CFUNCTYPE(
 )
 """TVMPackedCFunc: values, their codes, their number, where the result goes, a resource."""
 _FINALIZER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_MAX_NDIM = 64
 
 
 def _text(name: Optional[bytes]) -> str:
@@ -152,8 +151,8 @@ def _array_alloc(
     device_id: int,
     out: int,
 ) -> int:
-    if not 0 <= ndim <= _MAX_NDIM:
-        raise LibraryError(f"an array has {ndim} axes; expected 0 to {_MAX_NDIM}")
+    if not 0 <= ndim <= MAX_NDIM:
+        raise LibraryError(f"an array has {ndim} axes; expected 0 to {MAX_NDIM}")
     lengths: List[int] = list((ctypes.c_int64 * ndim).from_address(shape)) if ndim else []
     dtype = from_legacy(DataType.of(code, bits, lanes))
     tensor = empty(tuple(lengths), dtype, Device(device_type, device_id))

@@ -3,14 +3,14 @@ from __future__ import annotations
 import ctypes
 import gc
 from array import array
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.dlpack import DataType
+from pytest_tvmrpc.dlpack import DataType, compact_strides
 from pytest_tvmrpc.errors import LibraryError
-from pytest_tvmrpc.runtime import abi
+from pytest_tvmrpc.runtime import abi, exchange
 from pytest_tvmrpc.runtime.foreign import Reference, tensor_at
 
 
@@ -46,6 +46,7 @@ def content(tensor: Any) -> Sequence[float]:
         ((1, 3), (99, 1), 0, [0, 1, 2]),
         ((), None, 4, [1]),
         ((0, 3), None, 0, []),
+        ((2, 0, 3), (7, 7, 7), 0, []),
     ],
 )
 def test_tensors(
@@ -69,6 +70,92 @@ def test_gaps() -> None:
         with pytest.raises(LibraryError, match="expected elements in C order without gaps"):
             tensor_at(ctypes.addressof(record))
         del alive
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": None}, "at NULL; expected the address of its elements"),
+        ({"shape": None}, "with their lengths at NULL"),
+        ({"ndim": 1 << 28}, "268435456 axes; expected 0 to 64"),
+        ({"ndim": 65}, "65 axes; expected 0 to 64"),
+        ({"ndim": -1}, "-1 axes; expected 0 to 64"),
+        ({"lanes": 0}, "its elements have no size"),
+    ],
+)
+def test_descriptions_of_no_tensor(change: Dict[str, Any], message: str) -> None:
+    """A description that no tensor can have is an error; its memory is not read."""
+    record, alive = described((2, 2))
+    for name, value in change.items():
+        setattr(record, name, value)
+    with pytest.raises(LibraryError, match=message):
+        tensor_at(ctypes.addressof(record))
+    del alive
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((-1,), "lengths are 0 or more"), ((-2, -2), "0 or more"), ((1 << 40, 1 << 41), "any memory")],
+)
+def test_lengths_of_no_tensor(shape: Sequence[int], message: str) -> None:
+    """No tensor has a negative length, or more elements than any memory holds."""
+    record, alive = described(shape)
+    with pytest.raises(LibraryError, match=message):
+        tensor_at(ctypes.addressof(record))
+    del alive
+
+
+def test_empty_tensors_without_memory() -> None:
+    """A tensor of no elements needs no memory."""
+    record, alive = described((0, 3))
+    record.data = None
+    assert content(tensor_at(ctypes.addressof(record))) == []
+    del alive
+
+
+@pytest.mark.parametrize("kind", [exchange.DLManagedTensor, exchange.DLManagedTensorVersioned])
+@pytest.mark.parametrize("change", [{"ndim": 65}, {"shape": None}, {"ndim": -1}])
+def test_managed_tensors_that_are_refused(kind: Any, change: Dict[str, Any]) -> None:
+    """They stay the caller's, whose deleter is not called; one that is taken is deleted once."""
+    deleted = []
+    deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(deleted.append)
+    record, alive = described((2, 2))
+    managed = kind()
+    managed.deleter = ctypes.cast(deleter, ctypes.c_void_p).value
+    managed.dl_tensor = record
+    take = exchange.FUNCTIONS[
+        "TVMFFITensorFromDLPack" + ("Versioned" if hasattr(managed, "flags") else "")
+    ].function
+    out = ctypes.c_void_p()
+    for name, value in change.items():
+        setattr(managed.dl_tensor, name, value)
+    assert take(ctypes.addressof(managed), 0, 0, ctypes.addressof(out)) == -1
+    assert isinstance(abi.take_error(), LibraryError)
+    gc.collect()
+    assert deleted == []
+    managed.dl_tensor = record
+    assert take(ctypes.addressof(managed), 0, 0, ctypes.addressof(out)) == 0
+    abi.release(out.value or 0)
+    gc.collect()
+    assert deleted == [ctypes.addressof(managed)]
+    del alive
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3), (0,), (2, 3), (1, 4), ()])
+def test_strides_of_managed_tensors(shape: Sequence[int]) -> None:
+    """Strides that are made up are those that a tensor of ours has, and are taken back as dense."""
+    record, alive = described(shape)
+    address = exchange.tensor_object(record, None)
+    made = abi.DLTensor.from_address(address + abi.HEADER_SIZE)
+    strides = list((ctypes.c_int64 * len(shape)).from_address(made.strides)) if shape else []
+    assert strides == list(compact_strides(tuple(shape)))
+    managed = exchange.managed_tensor(made, None, exchange.DLManagedTensor)
+    take = exchange.FUNCTIONS["TVMFFITensorFromDLPack"].function
+    out = ctypes.c_void_p()
+    assert take(managed, 0, 1, ctypes.addressof(out)) == 0, abi.take_error()
+    for object_ in (out.value or 0, address):
+        abi.release(object_)
+    del alive
 
 
 def test_data_types_of_another_age() -> None:
