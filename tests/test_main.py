@@ -110,7 +110,7 @@ def test_as_a_module(tmp_path):
 @pytest.mark.parametrize("program", command.PROGRAMS)
 def test_help_is_light(program):
     """--help of each program comes without what the program needs to work: some 50 ms."""
-    heavy = ["asyncio", "numpy", "logging", "pytest_tvmrpc.client", "pytest_tvmrpc.tracker"]
+    heavy = ["asyncio", "numpy", "logging", "pytest_tvmrpc.client", "pytest_tvmrpc.tracker.service"]
     script = (
         f"import atexit, sys; sys.path.insert(0, {str(FOLDER)!r})\n"
         f"atexit.register(lambda: print([name for name in {heavy!r} if name in sys.modules]))\n"
@@ -201,8 +201,10 @@ OURS = {
     ("rpc_server", "--host"): "127.0.0.1",
     ("rpc_proxy", "--web-port"): 0,
     ("rpc_proxy", "--example-rpc"): "",
+    ("rpc_proxy", "--tracker"): None,
 }
-"""Where our defaults differ: no other machine is let in unasked, and there are no web sockets."""
+"""Where our defaults differ: no other machine is let in unasked, there are no web sockets, and no
+tracker is None."""
 
 
 @pytest.mark.parametrize("program", OF_TVM)

@@ -703,7 +703,7 @@ def test_a_session_that_joins_another_group(
     server: Any, deaths: str, wait_until: WaitUntil, limit_s: float
 ) -> None:
     """Its limit holds for it all the same."""
-    module = server.load(deaths, session_timeout=limit_s, call_timeout=3)
+    module = server.load(deaths, session_timeout=limit_s, call_timeout=6 * limit_s)
     assert module["join_the_group_of_the_server"]() == 0
     started = time.monotonic()
     with pytest.raises(RPCSessionTimeoutError, match=r"Your [\d.]+s session has expired"):
