@@ -24,6 +24,7 @@ from typing import (
     Tuple,
 )
 
+from ..dlpack import OpaquePointer
 from . import hashing
 from .abi import ANY_SIZE, HEADER_SIZE, TypeIndex, new_cell, release
 from .calling import owned_word, value_of_word
@@ -31,7 +32,7 @@ from .foreign import Reference
 from .native import NativeObject, native_class
 from .object import ShapeTuple
 from .owned import read_any
-from .words import Word, bytes_at, unsigned
+from .words import Word, bytes_at, number_of, unsigned
 
 __all__ = ["Array", "FFIDict", "FFIList", "Map", "new_array", "new_map", "new_shape", "shape_at"]
 
@@ -275,7 +276,7 @@ class _Elements(NativeObject, Sequence[Any]):
         return value_of_word(read_any(self._cell().data + position * ANY_SIZE), owned=False)
 
     def __contains__(self, value: object) -> bool:
-        return any(_is_equal(element, value) for element in self)
+        return any(_is_same(element, value) for element in self)
 
     def index(self, value: Any, start: int = 0, stop: Optional[int] = None) -> int:
         """The position of the first element that is equal to the value.
@@ -284,13 +285,13 @@ class _Elements(NativeObject, Sequence[Any]):
             ValueError: there is none.
         """
         for position in range(*slice(start, stop).indices(len(self))):
-            if _is_equal(self._element(position), value):
+            if _is_same(self._element(position), value):
                 return position
         raise ValueError(f"{value!r} is not in this {type(self).__name__}")
 
     def count(self, value: Any) -> int:
         """How many elements are equal to the value."""
-        return sum(_is_equal(element, value) for element in self)
+        return sum(_is_same(element, value) for element in self)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, type(self)):
@@ -300,14 +301,17 @@ class _Elements(NativeObject, Sequence[Any]):
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.type_index, tuple(_key(element) for element in self)))
+        """That of a tuple of the elements, since a tuple may be equal; of NaN each has its own."""
+        return hash(tuple(math.nan if element != element else element for element in self))
 
 
 @native_class(TypeIndex.ARRAY)
 class Array(_Elements):
     """A sequence that cannot be changed, as an object that compiled code can take.
 
-    It is equal to a list or tuple of equal elements; ``1``, ``1.0`` and ``True`` differ.
+    It is equal to a list or tuple of equal elements. Of numbers, ``1``, ``1.0`` and ``True``
+    differ, and so do ``0.0`` and ``-0.0``; NaN equals NaN; one of NumPy's or of `const` is the
+    plain number that an array would hold.
 
     Args:
         input_list: the values; lists, tuples and dicts among them become objects, too.
@@ -337,7 +341,7 @@ class FFIList(_Elements):
     """A list that compiled code made, and may change; here it is only read."""
 
     __slots__ = ()
-    __hash__ = NativeObject.__hash__
+    __hash__ = None  # type: ignore[assignment]  # as a list: its content can change
 
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self))}]"
@@ -390,12 +394,12 @@ class _Pairs(NativeObject, Mapping[Any, Any]):
             return False
         mine = {_key(key): value for key, value in self.items()}
         try:
-            return all(_is_equal(mine[_key(key)], value) for key, value in other.items())
+            return all(_is_same(mine[_key(key)], value) for key, value in other.items())
         except KeyError:
             return False
 
     def __hash__(self) -> int:
-        return hash((self.type_index, frozenset((_key(k), _key(v)) for k, v in self.items())))
+        return hash(frozenset((_key(key), _key(value)) for key, value in self.items()))
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{key!r}: {value!r}' for key, value in self.items())}}}"
@@ -446,7 +450,7 @@ class FFIDict(_Pairs):
     """A dict that compiled code made, and may change; here it is only read."""
 
     __slots__ = ()
-    __hash__ = NativeObject.__hash__
+    __hash__ = None  # type: ignore[assignment]  # as a dict: its content can change
 
 
 # ------------------------------------------------------------------------------- comparing values
@@ -464,30 +468,27 @@ def _identity(word: Word) -> Hashable:
     return kind, number
 
 
-_NUMBERS: Tuple[type, ...] = (bool, int, float)
+def _number(value: Any) -> Optional[Tuple[type, str]]:
+    """The number that an array would hold of a value; None if it would hold none."""
+    if value is None or isinstance(value, (str, bytes, OpaquePointer)):
+        return None
+    try:
+        number = value if isinstance(value, bool) else number_of(value)
+    except ValueError:  # no array can hold it
+        return type(value), ""
+    return None if number is None else (type(number), repr(number))
 
 
 def _key(value: Any) -> Hashable:
-    """Something hashable that is equal for two values only if `_is_equal` holds."""
-    if isinstance(value, float):
-        return float, repr(value)
-    if isinstance(value, (list, tuple)) and not isinstance(value, ShapeTuple):
-        return TypeIndex.ARRAY, tuple(map(_key, value))
-    if isinstance(value, _Elements):
-        return value.type_index, tuple(map(_key, value))
-    if isinstance(value, (dict, _Pairs)):
-        return TypeIndex.MAP, frozenset((_key(k), _key(v)) for k, v in value.items())
-    return type(value) if isinstance(value, _NUMBERS) else None, value
+    """Something hashable that is equal for two values if `_is_same` holds, and only then."""
+    return _number(value) or (None, value)
 
 
-def _is_equal(one: Any, other: Any) -> bool:
-    for kind in _NUMBERS:
-        if isinstance(one, kind) or isinstance(other, kind):
-            if type(one) is not type(other):
-                return False
-            return bool(one == other) or (kind is float and math.isnan(one) and math.isnan(other))
-    return bool(one == other)
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal as elements; numbers as C++ compares them, which is by bits."""
+    number, its = _number(one), _number(other)
+    return bool(one == other) if number is None and its is None else number == its
 
 
 def _are_equal(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    return len(one) == len(other) and all(map(_is_equal, one, other))
+    return len(one) == len(other) and all(map(_is_same, one, other))

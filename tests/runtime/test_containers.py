@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import threading
 from pathlib import Path
 from typing import Any, Dict, List
 
+import numpy as np
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
@@ -110,6 +112,58 @@ def test_elements_are_compared_by_type() -> None:
     assert Map({1: 1}) != {1: 1, 2: 2}
     assert Map({1: 1}) != [1]
     assert {Array([1]): "found"}[Array([1])] == "found"
+
+
+EQUAL = [
+    *(1, 2.5, True, "x", b"x", None, 0.0, -0.0, runtime.cpu(1), dlpack.DataType("int8")),
+    *(np.int64(1), np.float64(2.5), np.bool_(True), runtime.const(1), runtime.const(2.5)),
+    *((1, (2.5, "x")), (), ShapeTuple((1, 2)), dlpack.OpaquePointer(1), runtime.const(True)),
+]
+
+
+def test_what_is_equal_has_one_hash() -> None:
+    """Of arrays and tuples of whatever elements; and equality goes both ways."""
+    for one in EQUAL:
+        for other in EQUAL:
+            first, second = Array([one]), Array([other])
+            assert (first == second) == (second == first) == (first == (other,))
+            assert (first == second) == (other in first) == (first.count(other) == 1)
+            assert (first == second) == (Map({0: one}) == Map({0: other}))
+            if first == second:
+                assert hash(first) == hash(second) == hash((other,))
+                assert hash(Map({0: one})) == hash(Map({0: other}))
+    nan = float("nan")
+    assert Array([nan]) == Array([float("nan")])
+    assert hash(Array([nan])) == hash(Array([float("nan")]))
+
+
+@pytest.mark.parametrize(
+    ("element", "value"),
+    [
+        *((1, np.int64(1)), (1, runtime.const(1)), (True, np.bool_(True)), (2.5, np.float32(2.5))),
+        *((2.5, runtime.const(2.5)), (7, np.array(7)), (0.0, np.float64(0))),
+    ],
+    ids=itertools.count(),
+)
+def test_numbers_are_found_whatever_their_type(element: Any, value: Any) -> None:
+    """A number of NumPy or of `const` is the plain one, in arrays and in maps, as key and value."""
+    array = Array(["x", element])
+    assert value in array
+    assert array.index(value) == array.count(value) == 1
+    assert array == ["x", value]
+    assert value in Map({element: 1})
+    assert Map({1: element}) == {1: value}
+    for other in ("x", -0.0, 2**64, np.longdouble("0.1"), 1j, dlpack.OpaquePointer(1)):
+        assert other not in Array([element])
+
+
+def test_what_can_change_has_no_hash(library: LibraryModule) -> None:
+    """Lists and dicts of compiled code are equal by their content, which is no key."""
+    for made in (library["make_sequence"](75, 1), library["make_map"](76, 1, 2)):
+        with pytest.raises(TypeError, match="unhashable type"):
+            hash(made)
+        with pytest.raises(TypeError, match="unhashable type"):
+            hash(Array([made]))
 
 
 @pytest.mark.usefixtures("nothing_stays")
