@@ -10,6 +10,7 @@ from __future__ import annotations
 import reprlib
 import struct
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
@@ -29,6 +30,9 @@ from .function import PackedFunc
 from .module import Module
 from .object_path import ObjectPath, ObjectPathPair
 from .tensor import Tensor, tensor
+
+if TYPE_CHECKING:
+    from .arrays import Array
 
 __all__ = [
     "assert_structural_equal",
@@ -340,7 +344,11 @@ def _tensors_differ(lhs: Tensor, rhs: Tensor, skip_content: bool) -> str:
     first, second = _content(lhs), _content(rhs)
     if first == second:
         return ""
-    return _elements_differ(lhs, rhs)
+    try:
+        arrays = lhs.numpy(), rhs.numpy()
+    except TypeError:  # NumPy has no such elements, but both have bytes
+        return _bytes_differ(first, second)
+    return _elements_differ(*arrays)
 
 
 def _content(tensor: Tensor) -> bytes:
@@ -349,18 +357,27 @@ def _content(tensor: Tensor) -> bytes:
     return bytes(content)
 
 
-def _elements_differ(lhs: Tensor, rhs: Tensor) -> str:
+def _elements_differ(lhs: Array, rhs: Array) -> str:
     """The first element that differs; NaN does not differ from NaN, whatever its bits are."""
-    first, second = lhs.numpy(), rhs.numpy()
-    flat = zip(first.reshape(-1), second.reshape(-1))
-    for index, (one, other) in enumerate(flat):
-        if one.tobytes() != other.tobytes() and (one == one or other == other):
-            place: List[int] = []
-            for length in reversed(first.shape):
-                index, rest = divmod(index, length)
-                place.insert(0, rest)
-            return f"element {place} is {one} and {other}"
-    return ""
+    first, second = lhs.reshape(-1), rhs.reshape(-1)
+    rows = first.size, first.dtype.itemsize
+    differ = (first.view("u1").reshape(rows) != second.view("u1").reshape(rows)).any(axis=1)
+    differ &= (first == first) | (second == second)
+    index = rest = int(differ.argmax())
+    if not differ[index]:
+        return ""
+    place: List[int] = []
+    for length in reversed(lhs.shape):
+        rest, position = divmod(rest, length)
+        place.insert(0, position)
+    return f"element {place} is {first[index]} and {second[index]}"
+
+
+def _bytes_differ(lhs: bytes, rhs: bytes) -> str:
+    """The first byte that differs."""
+    bits = int.from_bytes(lhs, "little") ^ int.from_bytes(rhs, "little")
+    index = ((bits & -bits).bit_length() - 1) // 8
+    return f"byte {index} of the contents is {lhs[index]} and {rhs[index]}"
 
 
 def _named(value: Any, kind: str) -> str:

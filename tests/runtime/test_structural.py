@@ -289,3 +289,15 @@ def test_what_is_deep_and_what_is_shared() -> None:
     for value in deep:  # Python takes such lists apart by its own stack, a level at a time
         while value:
             value = value.pop() if isinstance(value, list) else None
+
+
+def test_elements_that_numpy_lacks() -> None:
+    """Tensors of handles are compared by their bytes, and the first that differs is named."""
+    one, other = np.arange(16, dtype="u1"), np.arange(16, dtype="u1")
+    other[9] = 77
+    lhs, same, rhs = (
+        runtime.tensor(array)._create_view((2,), "handle") for array in (one, one, other)
+    )
+    assert structural_equal({"x": lhs}, {"x": same})
+    found = first_mismatch({"x": lhs}, {"x": rhs})
+    assert str(found) == '<root>["x"]: byte 9 of the contents is 9 and 77'
