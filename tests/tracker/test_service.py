@@ -244,12 +244,12 @@ def test_a_peer_that_asks_for_everything(peer: Callable[..., Peer]) -> None:
     assert len(wire.encode(other.summary())) < 100_000
 
 
-def test_silence_is_closed_at_the_deadline() -> None:
+def test_silence_is_closed_at_the_deadline(deadline_s: float) -> None:
     """A peer that never says the magic is cut off; one that did may be silent."""
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        service = TrackerService(loop, hello_limit_s=0.02)
+        service = TrackerService(loop, hello_limit_s=deadline_s / 100)
         listener = listen("127.0.0.1", 0)
         door = service.listen(listener)
         address = listener.getsockname()
@@ -258,7 +258,7 @@ def test_silence_is_closed_at_the_deadline() -> None:
         assert await polite.readexactly(4) == wire.MAGIC
         silent, silent_writer = await asyncio.open_connection(*address)
         with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(silent.read(), 10) == b""
+            assert await asyncio.wait_for(silent.read(), deadline_s) == b""
         polite_writer.write(wire.ping())
         assert await polite.readexactly(5) == wire.SUCCESS
         for writer in (polite_writer, silent_writer):
