@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Optional
 
 from ..errors import LibraryError
@@ -98,7 +99,7 @@ def register(name: str, address: int, convention: Optional[Convention] = None) -
     """
     if not name or not address:
         raise ValueError(f"compiled code registers {name!r} at {address:#x}; expected both")
-    _symbols[name] = _Symbol(address, convention or _loading[-1])
+    _symbols[name] = _Symbol(address, convention or _loading.stack[-1])
 
 
 @contextlib.contextmanager
@@ -108,14 +109,14 @@ def loading(convention: Optional[Convention]) -> Iterator[None]:
     Raises:
         LibraryError: at the end: something that the library did while it was loaded failed.
     """
-    _loading.append(convention or Convention.LEGACY)
-    before = len(_problems)
+    _loading.stack.append(convention or Convention.LEGACY)
+    before = len(_loading.problems)
     try:
         yield
     finally:
-        _loading.pop()
-        problems = _problems[before:]
-        del _problems[before:]
+        _loading.stack.pop()
+        problems = _loading.problems[before:]
+        del _loading.problems[before:]
     if problems:
         raise LibraryError(f"the library registers what it may not: {problems[0]}")
 
@@ -125,15 +126,22 @@ def postpone(problem: str) -> bool:
 
     The constructors of a library run while it is loaded, and an error in one ends the process.
     """
-    if len(_loading) == 1:
+    if len(_loading.stack) == 1:
         return False
-    _problems.append(problem)
+    _loading.problems.append(problem)
     return True
-
-
-_problems: List[str] = []
 
 
 _symbols: Dict[str, _Symbol] = {}  # of the process, as loaded libraries are
 _modules: Dict[str, Module] = {}
-_loading: List[Convention] = [Convention.LEGACY]
+
+
+class _Loading(threading.local):
+    """What a thread is loading: constructors of a library run on the thread that loads it."""
+
+    def __init__(self) -> None:
+        self.stack: List[Convention] = [Convention.LEGACY]
+        self.problems: List[str] = []
+
+
+_loading = _Loading()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List
 
 import pytest
@@ -57,7 +58,32 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(system_library, "_symbols", {})
     monkeypatch.setattr(system_library, "_modules", {})
     yield
-    assert system_library._loading == [Convention.LEGACY]
+    assert system_library._loading.stack == [Convention.LEGACY]
+
+
+def test_libraries_that_load_at_one_time() -> None:
+    """What a constructor registers has the form of its library, whatever other threads load."""
+    others = [each for each in Convention if each is not Convention.LEGACY]
+    is_loading, may_end = threading.Event(), threading.Event()
+
+    def load_another() -> None:
+        with system_library.loading(others[0]):
+            is_loading.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=load_another)
+    with system_library.loading(Convention.LEGACY):
+        thread.start()
+        is_loading.wait()
+        system_library.register("f", 1)
+        may_end.set()
+        thread.join()
+    assert system_library._symbols["f"].convention is Convention.LEGACY
+    with system_library.loading(others[0]):
+        thread = threading.Thread(target=system_library.register, args=("g", 1))
+        thread.start()
+        thread.join()
+    assert system_library._symbols["g"].convention is Convention.LEGACY
 
 
 def test_empty() -> None:
