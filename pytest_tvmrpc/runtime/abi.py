@@ -99,7 +99,10 @@ def error_of_kind(kind: str, message: str) -> Exception:
         return RuntimeError(f"{kind}: {message}")
     if issubclass(found, (StopIteration, StopAsyncIteration, SyntaxError, UnicodeError, Warning)):
         return RuntimeError(f"{kind}: {message}")  # control flow, or more than a message
-    return found(message)
+    try:
+        return found(message)
+    except TypeError:  # such as ExceptionGroup, which takes more than a message
+        return RuntimeError(f"{kind}: {message}")
 
 
 # ------------------------------------------------------------------------------------- objects

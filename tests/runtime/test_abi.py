@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import ctypes
 import gc
 import threading
@@ -123,3 +124,11 @@ def test_errors_by_kind(kind: str, expected: type) -> None:
     error = abi.error_of_kind(kind, "message")
     assert type(error) is expected
     assert error.args == ("message" if expected is KeyError else f"{kind}: message",)
+
+
+@pytest.mark.parametrize("kind", sorted(vars(builtins)))
+def test_errors_of_any_kind(kind: str) -> None:
+    """Whatever compiled code calls its error, it arrives, and with its message."""
+    error = abi.error_of_kind(kind, "what happened")
+    assert isinstance(error, Exception)
+    assert "what happened" in str(error)
