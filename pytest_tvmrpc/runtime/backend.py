@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
+from ..errors import LibraryError
 from . import parallel
 from .abi import ANY_SIZE, TypeIndex, record_error, release
 from .c_form import INT, POINTER, U64, Functions, guarded, offer
@@ -21,23 +22,35 @@ __all__ = ["FUNCTIONS"]
 _INIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _DEINIT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
-_once = threading.RLock()
+_once: Dict[int, Any] = {}  # by the address of a handle, a static variable of code
+
+
+def _lock_of(handle: int) -> Any:
+    """Code of the library runs under it, which may wait for threads that use other handles."""
+    return _once.setdefault(handle, threading.RLock())
 
 
 def _init_once(handle: int, init: int) -> int:
-    with _once:
-        place = ctypes.c_void_p.from_address(handle)
+    place = ctypes.c_void_p.from_address(handle)
+    if place.value:
+        return 0
+    with _lock_of(handle):
         if place.value:
             return 0
         made = ctypes.c_void_p()
         code = int(_INIT(init)(ctypes.addressof(made)))
+        if code == 0 and not made.value:
+            raise LibraryError(
+                "compiled code makes a handle once, and its function succeeds with NULL; "
+                "expected the handle, or an error"
+            )
         if code == 0:
             place.value = made.value
         return code
 
 
 def _deinit_once(handle: int, deinit: int) -> int:
-    with _once:
+    with _lock_of(handle):
         place = ctypes.c_void_p.from_address(handle)
         if not place.value:
             return 0
@@ -46,7 +59,7 @@ def _deinit_once(handle: int, deinit: int) -> int:
 
 
 def _run_once(handle: int, function: int, closure: Optional[int], nbytes: int) -> int:
-    with _once:
+    with _lock_of(handle):
         place = ctypes.c_void_p.from_address(handle)
         if place.value:
             return 0

@@ -340,7 +340,11 @@ def _fill_variables(library: ctypes.CDLL, file: Optional[elf.ElfFile]) -> None:
             continue
         place = _variable(library, variable)
         if place is not None:
-            place.value = context_symbols.get(variable) or address_of(VARIABLES[variable])
+            place.value = (
+                context_symbols[variable]
+                if variable in context_symbols
+                else address_of(VARIABLES[variable])
+            )
 
 
 # ------------------------------------------------------------------------------------- imports

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any, Iterator, List
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.errors import CompilerError, DeviceError
-from pytest_tvmrpc.runtime import abi, backend, context, parallel, registry
+from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
+from pytest_tvmrpc.runtime import abi, backend, context, exchange, parallel, registry
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.module import Module
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
@@ -214,3 +215,67 @@ def test_barrier_outside(library: LibraryModule) -> None:
     """A barrier without a loop is an error, not a crash."""
     with pytest.raises(ValueError, match="outside of a parallel loop"):
         library["barrier_outside"]()
+
+
+_INITIALIZER = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+def test_handles_that_threads_use_while_another_is_made(deadline_s: float) -> None:
+    """The code that makes one may wait for threads that use others."""
+    handle, ready, fresh = ctypes.c_void_p(), ctypes.c_void_p(7), ctypes.c_void_p()
+    init_once = context.FUNCTIONS["TVMFFIHandleInitOnce"].function
+    run_once = context.FUNCTIONS["TVMBackendRunOnce"].function
+    ended: List[int] = []
+
+    def put(out: int) -> int:
+        ctypes.c_void_p.from_address(out).value = 1
+        return 0
+
+    put_address = ctypes.cast(initialize := _INITIALIZER(put), ctypes.c_void_p).value
+
+    def use_others() -> None:
+        for each in (ready, fresh):
+            ended.append(init_once(ctypes.addressof(each), put_address))
+
+    def wait_for_thread(closure: int) -> int:
+        thread = threading.Thread(target=use_others, daemon=True)
+        thread.start()
+        thread.join(deadline_s)
+        return len(ended) - 2
+
+    waiting = _INITIALIZER(wait_for_thread)
+    address = ctypes.cast(waiting, ctypes.c_void_p).value
+    assert run_once(ctypes.addressof(handle), address, None, 0) == 0
+    assert ended == [0, 0]
+    assert (ready.value, fresh.value) == (7, 1)
+    del initialize
+
+
+def test_handles_that_are_not_made() -> None:
+    """A function that succeeds without a handle is an error, as in TVM; it is tried again."""
+    handle = ctypes.c_void_p()
+    nothing = _INITIALIZER(lambda out: 0)
+    address = ctypes.cast(nothing, ctypes.c_void_p).value
+    init_once = context.FUNCTIONS["TVMFFIHandleInitOnce"].function
+    for _ in range(2):
+        assert init_once(ctypes.addressof(handle), address) == -1
+        with pytest.raises(LibraryError, match="succeeds with NULL; expected the handle"):
+            raise abi.take_error() or AssertionError("no error was recorded")
+
+
+def test_symbols_that_are_registered_as_null(tmp_path: Path) -> None:
+    """Libraries that are loaded later find NULL in the variable."""
+    name = "__tvm_ffi__test_symbol"
+    source = tmp_path / "symbol.c"
+    source.write_text(f"void *{name} = (void *)7;")
+    try:
+        path = compile_library(source, tmp_path / "symbol.so")
+    except CompilerError as error:
+        pytest.skip(str(error))
+    register = context.FUNCTIONS["TVMFFIEnvModRegisterContextSymbol"].function
+    assert register(name.encode(), None) == 0
+    try:
+        library = LibraryModule(path)
+    finally:
+        del exchange.context_symbols[name]
+    assert ctypes.c_void_p.in_dll(library._library, name).value is None
