@@ -136,6 +136,15 @@ def test_every_table_is_read() -> None:
             assert len(row.cells) == len(found.header), f"line {row.line}"
 
 
+def test_no_row_is_there_twice() -> None:
+    """Within a table each row is about something else."""
+    twice = []
+    for found in PAGE:
+        names = [row.cells[0] for row in found.rows]
+        twice += [row.line for row in found.rows if names.count(row.cells[0]) > 1]
+    assert twice == []
+
+
 def test_every_row_names_a_test() -> None:
     """Whatever is claimed has a test that shows it."""
     bare = [row.line for found in PAGE for row in found.rows if not READER.tests(row.cells[-1])]

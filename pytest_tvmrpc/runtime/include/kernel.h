@@ -68,9 +68,9 @@ enum {
   KIND_BOOL = 2,
   KIND_FLOAT = 3,
   KIND_OPAQUE = 4,
-  KIND_DLTENSOR = 7, /* a pointer to a DLTensor: so tensors arrive over RPC */
+  KIND_DLTENSOR = 7, /* a pointer to a DLTensor: so tensors arrive */
   KIND_STRING = 8,   /* a pointer to characters with a NUL behind them */
-  KIND_TENSOR = 70   /* an object with a DLTensor behind its header: so they arrive locally */
+  KIND_TENSOR = 70   /* a tensor object: so they arrive in a library that needs libtvm_ffi */
 };
 
 /* Values of DLDataType.code. */
