@@ -232,7 +232,7 @@ class Server:
             progress[0] = 1
             try:
                 answer = method(12, received)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 answer = packets.exception(self._dialect, describe(error))
             if not mark[0]:
                 leave()
@@ -268,7 +268,7 @@ class Server:
             if step is not None and step.state is not self._state:
                 self._enter(step.state)
             return answer
-        except (Exception, SystemExit) as error:  # whatever a request raises is its answer
+        except BaseException as error:  # whatever a request raises is its answer
             if not self._mark[0]:
                 leave()
             if incoming.is_broken:
@@ -449,7 +449,7 @@ def describe(error: BaseException) -> str:
     """What a client is told of an error: its type, message and notes, as much as is sensible."""
     try:
         text = "\n".join((str(error), *getattr(error, "__notes__", ())))
-    except Exception as problem:  # the type of the error is a user's, too
+    except BaseException as problem:  # the type of the error is a user's, too
         text = f"its text cannot be made: {type(problem).__name__}"
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]}... ({len(text) - MAX_TEXT} characters more)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from typing import TYPE_CHECKING, Any, Callable, Dict
@@ -242,16 +243,42 @@ def test_syscalls_with_the_wrong_values(raw: Any, code: RPCCode) -> None:
     still_serves(raw)
 
 
-def test_an_interrupting_function(raw: Any) -> None:
-    """A function that calls exit() in Python does not end the session."""
+class _Unprintable(BaseException):
+    """Its text cannot be made, for a reason that is no ordinary error, either."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyboardInterrupt("x"), "KeyboardInterrupt: x"),
+        (asyncio.CancelledError("x"), "CancelledError: x"),
+        (GeneratorExit("x"), "GeneratorExit: x"),
+        (pytest.fail.Exception("x"), "Failed: x"),
+        (pytest.exit.Exception("x"), "Exit: x"),
+        (_Unprintable(), "_Unprintable: its text cannot be made: KeyboardInterrupt"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "with others"])
+def test_an_interrupting_function(
+    raw: Any, error: BaseException, text: str, *, is_alone: bool
+) -> None:
+    """A function may raise anything at all: the client is told, and the session goes on."""
 
     def leave() -> None:
-        raise SystemExit(3)
+        raise error
 
     raw.add("test.leave", leave)
-    raw.socket.sendall(call(lookup(raw, "test.leave")))
-    code, body = raw.answer()
-    assert (code, text_of(body)) == (EXCEPTION, "SystemExit: 3")
+    request = call(lookup(raw, "test.leave"))
+    for _ in range(2):  # the first call of a session may take another way than the others
+        raw.socket.sendall(request if is_alone else request * 2)
+        for _ in range(1 if is_alone else 2):
+            code, body = raw.answer()
+            assert (code, text_of(body)) == (EXCEPTION, text)
     still_serves(raw)
 
 
