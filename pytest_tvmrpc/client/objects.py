@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, Iterator, List, NamedTuple, Optional, Tuple
 
-from ..errors import RemoteError
+from ..errors import RemoteError, RPCSessionTimeoutError
 from ..owners import not_copied
 from ..protocol.values import ObjectHandle
 
@@ -95,6 +95,8 @@ class RemoteObject:
         if form.has:
             try:
                 return self._ask(form.item, index)
+            except RPCSessionTimeoutError:  # nothing can be asked any more
+                raise
             except RemoteError:
                 if index in self:
                     raise
@@ -174,6 +176,8 @@ class RemoteObject:
                 continue
             try:
                 self._ask(form.size)
+            except RPCSessionTimeoutError:
+                raise
             except RemoteError:  # of a server that does not say what an object is
                 continue
             return form

@@ -66,7 +66,7 @@ class Incoming:
         here = end - start
         reader, progress = self.reader, self.channel.progress
         target[:here] = reader.view[start:end]
-        self._tail = bytes(reader.view[start:end])
+        self._tail = bytes(reader.view[start:end]) if reader.missing else b""
         rest, total = target[here:], reader.missing
         while reader.missing:
             received = self._receive(rest)
@@ -92,7 +92,9 @@ class Incoming:
 
     def _remember(self, part: memoryview) -> None:
         """Keeps the last bytes, as an end without the rest may say why."""
-        if len(part) >= LAST_NBYTES:
+        if not self.reader.missing:  # this one has its end
+            self._tail = b""
+        elif len(part) >= LAST_NBYTES:
             self._tail = bytes(part[-LAST_NBYTES:])
         else:
             self._tail = (self._tail + part)[-LAST_NBYTES:]

@@ -20,6 +20,7 @@ from ..runtime.handles import HandleError, HandleTable
 from ..runtime.module import Module
 from ..runtime.object import Object, ShapeTuple
 from ..runtime.tensor import Tensor, copy_bytes
+from ..runtime.words import number_of
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -126,7 +127,7 @@ class LocalSession:
         if isinstance(result, Device):
             return Device(*result)
         if isinstance(result, memoryview):
-            return bytes(result)
+            return _bytes_of(result)
         if isinstance(result, OpaquePointer):
             return result
         if isinstance(result, str):
@@ -136,7 +137,7 @@ class LocalSession:
                 convert: Callable[[Any], Any] = kind
                 return convert(result)
         if hasattr(result, "dtype") and getattr(result, "shape", None) == ():  # one of NumPy's
-            return result.item()
+            return _element_of(result)
         if isinstance(result, (list, tuple, dict, ShapeTuple)):
             return ObjectHandle(self.handles.put(_object_of(result)))
         if isinstance(result, set):
@@ -339,6 +340,44 @@ _MOST_DEVICES = 64
 """Devices that are remembered; a client may name any number of them."""
 
 _KINDS: Dict[type, type] = {FunctionHandle: PackedFunc, ModuleHandle: Module}
+
+
+def _bytes_of(result: memoryview) -> bytes:
+    """The content of a memoryview that a function returned.
+
+    Raises:
+        LocalProtocolError: its elements are no bytes in a row, and would become some.
+    """
+    if result.ndim != 1 or result.format not in ("B", "b", "c"):
+        raise LocalProtocolError(
+            f"a function returned a memoryview of format {result.format!r} and shape "
+            f"{result.shape}; expected one of bytes in a row; return its tobytes(), or a tensor"
+        )
+    return bytes(result)
+
+
+def _element_of(result: Any) -> Any:
+    """The number, text or bytes that a NumPy value without axes is.
+
+    Raises:
+        LocalProtocolError: nothing that can be returned is all of it: it is masked, a date, a
+            duration, a complex number, or more than a float of 64 bits holds.
+    """
+    try:
+        number = number_of(result)
+    except ValueError as error:
+        raise LocalProtocolError(
+            f"a function returned a value that is lost on its way: {error}"
+        ) from None
+    if number is not None:
+        return number
+    value = result.item()
+    if isinstance(value, (str, bytes)) and not getattr(result, "mask", False):
+        return value
+    raise LocalProtocolError(
+        f"a function returned {type(result).__name__} {str(result)[:80]}, which no value of the "
+        "protocol is; expected a number, text or bytes; return its parts, or str() of it"
+    )
 
 
 def _object_of(result: Any) -> Any:

@@ -24,6 +24,7 @@ from ..protocol.requests import (
     State,
     Step,
     answered,
+    code_name,
     fitted,
     step_of,
 )
@@ -265,6 +266,10 @@ class Server:
             answer = self._methods[code](start, end)
             if not self._mark[0]:
                 leave()
+            if self._reader.missing:
+                raise RemoteProtocolError(
+                    f"{code_name(code)} with {self._reader.missing} bytes behind what it holds"
+                )
             if step is not None and step.state is not self._state:
                 self._enter(step.state)
             return answer

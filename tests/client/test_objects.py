@@ -12,7 +12,7 @@ import pytest
 
 from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.client.objects import RemoteObject
-from pytest_tvmrpc.errors import LocalProtocolError
+from pytest_tvmrpc.errors import LocalProtocolError, RPCSessionTimeoutError
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
 from pytest_tvmrpc.runtime.function import PackedFunc
 from pytest_tvmrpc.session.channel import SocketChannel
@@ -53,6 +53,21 @@ def test_arrays(session: Any) -> None:
         array.keys()
     assert not make()
     assert "ffi.Array" in repr(array)
+
+
+def test_a_session_that_ends_says_so(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its limit is no missing key, for an object that was looked into and for one that was not."""
+    made = session.get_function("ffi.Map")("one", 1)
+    known, unknown = made, session.get_function("ffi.Map")("one", 1)
+    assert known["one"] == 1
+
+    def ended(*args: Any) -> Any:
+        raise RPCSessionTimeoutError("Your 1.0s session has expired")
+
+    monkeypatch.setattr(RemoteObject, "_ask", ended)  # in the very moment of a look-up
+    for each in (known, unknown):
+        with pytest.raises(RPCSessionTimeoutError):
+            each["one"]
 
 
 def test_maps(session: Any) -> None:

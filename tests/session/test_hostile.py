@@ -177,6 +177,13 @@ def test_copies_cut_short(client: Client, code: int, cut: int) -> None:
     assert client.refused(code, whole[:cut])
 
 
+def test_copies_that_are_too_long(client: Client) -> None:
+    """What is behind a copy's request is passed over, and not read as the next request."""
+    data = int(client.asked(RPCCode.DEV_ALLOC_DATA, CPU, 64, 64, DataType("float32")))
+    whole = record((16,), data=data) + struct.pack("<Q", 64)
+    assert "bytes behind" in client.refused(RPCCode.COPY_FROM_REMOTE, whole + bytes(1 << 20))
+
+
 WRONG = {
     "a text": "x",
     "a float": 1.5,

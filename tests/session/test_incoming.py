@@ -103,3 +103,12 @@ def test_small_packets_have_no_rest() -> None:
         incoming.fill(memoryview(target), 0, 2)
         incoming.rest_to(len)
         assert target == b"ab"
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_what_came_to_its_end_explains_nothing(large: Any, way: Any) -> None:
+    """The last bytes are those of a packet that has no end, not of one that is over."""
+    incoming, peer, start, end = large
+    peer.sendall(CONTENT[-4096:])
+    way(incoming, start, end)
+    assert incoming.last_bytes == b""

@@ -6,6 +6,7 @@ import gc
 import weakref
 from typing import TYPE_CHECKING, Any, Dict
 
+import numpy as np
 import pytest
 
 from pytest_tvmrpc import runtime
@@ -86,6 +87,32 @@ def test_results_are_named_by_handles(session: LocalSession) -> None:
     assert run(session, lambda: memoryview(b"abc")) == b"abc"
     with pytest.raises(LocalProtocolError, match="returned a set"):
         run(session, lambda: {1})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        np.ma.masked,
+        np.ma.array(3, mask=True),
+        np.timedelta64(5, "ns"),
+        np.datetime64("2020-01-01T00:00:00.000000001"),
+        np.complex64(1j),
+        memoryview(np.zeros(2)),
+        memoryview(bytes(4)).cast("B", (2, 2)),
+    ],
+    ids=["masked", "masked array", "duration", "date", "complex", "floats", "two axes"],
+)
+def test_results_that_would_become_something_else(session: LocalSession, made: Any) -> None:
+    """They are refused, as arguments of their kind are."""
+    with pytest.raises(LocalProtocolError, match="a function returned"):
+        run(session, lambda: made)
+
+
+def test_results_of_numpy(session: LocalSession) -> None:
+    """Numbers, texts and bytes without axes are returned as what they are."""
+    values = [np.bool_(True), np.uint8(200), np.float32(1.5), np.longdouble(1.5), np.array(7)]
+    assert [run(session, lambda: value) for value in values] == [True, 200, 1.5, 1.5, 7]  # noqa: B023
+    assert run(session, lambda: np.array("text")) == "text"
 
 
 def test_containers_become_objects(session: LocalSession) -> None:
