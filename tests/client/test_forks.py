@@ -103,6 +103,8 @@ print(json.dumps([there, here, os.getpid()]))
 remote.close()
 """
     )
+    if there["a pipelined result"] == 2:  # its answer had come before the fork
+        del there["a pipelined result"]
     assert {kind for kind, _ in there.values()} == {"ConnectionLostError"}
     assert all(f"process {pid}, of which this one is a fork" in text for _, text in there.values())
     assert not [answer for answer in here.values() if answer and "Error" in str(answer)]

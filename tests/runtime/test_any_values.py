@@ -82,8 +82,11 @@ def is_same(sent: Any, seen: Any) -> bool:
 def test_what_goes_in_comes_out(echo: Callable[[Any], Any], value: Any) -> None:
     """As an argument where C can take it, and within an array in any case."""
     assert is_same([value], echo([value]))
-    if not (isinstance(value, str) and "\0" in value):  # refused as an argument: C would end there
-        assert is_same(value, echo(value)) or isinstance(value, runtime.Tensor)
+    if isinstance(value, str) and "\0" in value:
+        return  # refused as an argument: C would end there
+    if isinstance(value, runtime.Tensor):
+        return  # lent to C, which cannot return it
+    assert is_same(value, echo(value))
 
 
 @in_c
