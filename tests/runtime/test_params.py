@@ -208,13 +208,16 @@ def test_damage_is_loaded_or_refused(damage):
     damaged = bytearray(GOLDEN)
     for start, others in damage:
         damaged[start : start + len(others)] = others
-    tracemalloc.start()
-    try:
-        with contextlib.suppress(ValueError):
-            runtime.load_param_dict(damaged)
-        assert tracemalloc.get_traced_memory()[1] < 16 * len(damaged) + 20_000
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(2):  # a table of the interpreter's own may grow in one of them
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(ValueError):
+                runtime.load_param_dict(damaged)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert min(peaks) < 16 * len(damaged) + 20_000
 
 
 HUGE = [1 << 30, 1 << 34, 1 << 40, 1 << 58]
