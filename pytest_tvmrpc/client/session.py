@@ -183,7 +183,7 @@ class RPCSession:
     def load_module(self, path: Union[str, "os.PathLike[str]"]) -> RemoteModule:
         """Loads a library that was uploaded.
 
-        What lacks but the linking (``.o``, ``.tar``, ``.c``, ``.cc``, ``.cpp``, ``.cxx``) is linked
+        What only has to be linked (``.o``, ``.tar``, ``.c``, ``.cc``, ``.cpp``, ``.cxx``) is linked
         by the server's compiler.
 
         Args:
