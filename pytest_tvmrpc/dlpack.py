@@ -574,15 +574,26 @@ def _sequence_of(shape: Any) -> Tuple[Any, ...]:
 
 def _length_of(length: Any, shape: Any) -> int:
     """One element of a shape as a plain int."""
-    if not isinstance(length, bool):
-        try:
-            return operator.index(length)
-        except TypeError:
-            pass
-    raise TypeError(
-        f"the lengths of a shape are integers; {_shown(length)} in {_shown(shape)} is of type "
-        f"{type(length).__name__}"
-    )
+    number = integer_of(length)
+    if number is None:
+        raise TypeError(
+            f"the lengths of a shape are integers; {_shown(length)} in {_shown(shape)} is of type "
+            f"{type(length).__name__}"
+        )
+    return number
+
+
+def integer_of(value: Any) -> Optional[int]:
+    """The plain int that a value is, such as an integer of NumPy's; None if it is none.
+
+    A truth value is none, although Python counts its own as an int; neither is a float.
+    """
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        return None  # older versions of NumPy take their bool for an index, with a warning
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..dlpack import integer_of
+
 __all__ = ["Object", "ObjectConvertible", "ObjectGeneric", "ShapeTuple", "String"]
 
 
@@ -81,18 +83,14 @@ class ShapeTuple(tuple):  # type: ignore[type-arg]  # tuple[int, ...] is for Pyt
     __slots__ = ()
 
     def __new__(cls, shape: Any) -> ShapeTuple:
-        import operator
-
         if isinstance(shape, (str, bytes, bytearray)):
             raise TypeError(f"a shape is a sequence of integers, not {shape!r}")
         lengths = []
         for length in shape:
-            if isinstance(length, bool):
+            number = integer_of(length)
+            if number is None:
                 raise TypeError(f"a shape is a sequence of integers; {length!r} is none")
-            try:
-                lengths.append(operator.index(length))
-            except TypeError:
-                raise TypeError(f"a shape is a sequence of integers; {length!r} is none") from None
+            lengths.append(number)
             if not -(1 << 63) <= lengths[-1] < 1 << 63:
                 raise ValueError(f"{lengths[-1]} in a shape is no 64-bit integer")
         return super().__new__(cls, lengths)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-import operator
 from typing import Any, Iterator, List, Optional, Tuple
+
+from ..dlpack import integer_of
 
 __all__ = ["ObjectPath", "ObjectPathPair"]
 
@@ -261,12 +262,9 @@ def _parent_of(path: ObjectPath) -> ObjectPath:
 
 
 def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool):
+    number = integer_of(value)
+    if number is None:
         raise TypeError(f"{name} is {value!r}; expected an integer")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer") from None
     if number < 0 and name == "index":
         raise ValueError(f"index is {number}; elements are counted from 0")
     return number

@@ -6,12 +6,12 @@ import functools
 import gc
 import itertools
 import math
-import operator
 import os
 import struct
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
+from ..dlpack import integer_of
 from .report import Count, Duration, Percent, Ratio, Report
 
 if TYPE_CHECKING:
@@ -150,11 +150,8 @@ _LIMITS = {
 
 def _checked(name: str, value: Any) -> int:
     least, most = _LIMITS[name]
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = integer_of(value)
+    if number is None:
         raise TypeError(f"{name} is {value!r}; expected an integer from {least} to {most}")
     if not least <= number <= most:
         raise ValueError(f"{name} is {value!r}; expected an integer from {least} to {most}")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Type, Union
+
+from ..dlpack import integer_of
 
 __all__ = ["Count", "Duration", "Percent", "Ratio", "Report"]
 
@@ -53,12 +54,10 @@ class Count(_Metric):
     _key = "count"
 
     def __init__(self, count: int) -> None:
-        if isinstance(count, bool):
+        number = integer_of(count)
+        if number is None:
             raise TypeError(f"{count!r} is no count; expected an integer")
-        try:
-            self._number = operator.index(count)
-        except TypeError:
-            raise TypeError(f"{count!r} is no count; expected an integer") from None
+        self._number = number
 
     @property
     def value(self) -> int:
