@@ -591,7 +591,7 @@ def integer_of(value: Any) -> Optional[int]:
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None  # older versions of NumPy take their bool for an index, with a warning
     try:
-        return operator.index(value)
+        return int(operator.index(value))  # Python before 3.10 leaves an IntEnum what it is
     except TypeError:
         return None
 

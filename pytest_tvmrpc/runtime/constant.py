@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 import sys
 from typing import Any, Optional, Tuple, Union
 
 from ..dlpack import DataType, DataTypeCode
+from .words import number_of
 
 __all__ = ["FloatImm", "IntImm", "Scriptable", "const"]
 
@@ -29,23 +29,29 @@ class IntImm(int, Scriptable):
 
     Args:
         dtype: of one lane: ``int32``, ``uint8``, ``bool``.
-        value: what fits into it.
+        value: what fits into it; a float is whole.
 
     Attributes:
         dtype: the data type.
 
     Raises:
+        TypeError: the value is no number.
         ValueError: the type holds no integers, or not this one.
     """
 
     dtype: DataType
 
-    def __new__(cls, dtype: Union[str, DataType], value: int) -> IntImm:
+    def __new__(cls, dtype: Union[str, DataType], value: Union[int, float]) -> IntImm:
         kind = DataType(dtype)
         least, most = _integer_range(kind)
-        if not least <= value <= most:
+        number = _number(value)
+        if not math.isfinite(number) or int(number) != number:
+            raise ValueError(
+                f"{value!r} does not fit into {kind}; expected an integer: round it first"
+            )
+        if not least <= number <= most:
             raise ValueError(f"{value} does not fit into {kind}; expected {least} to {most}")
-        made = super().__new__(cls, value)
+        made = super().__new__(cls, number)
         made.dtype = kind
         return made
 
@@ -77,6 +83,7 @@ class FloatImm(float, Scriptable):
         dtype: the data type.
 
     Raises:
+        TypeError: the value is no number.
         ValueError: the type holds no real numbers, or none as large as this one.
     """
 
@@ -87,9 +94,10 @@ class FloatImm(float, Scriptable):
         most = _LARGEST.get(str(kind))
         if most is None:
             raise ValueError(f"{kind} holds no real numbers; expected one of {', '.join(_LARGEST)}")
-        if math.isfinite(value) and abs(value) > most:
+        number = _number(value)
+        if math.inf > abs(number) > most:
             raise ValueError(f"{value!r} does not fit into {kind}; its largest number is {most!r}")
-        made = super().__new__(cls, value)
+        made = super().__new__(cls, number)
         made.dtype = kind
         return made
 
@@ -145,38 +153,41 @@ def const(value: Any, dtype: Any = None, span: Optional[Any] = None) -> Union[In
 
     Raises:
         TypeError: the value is no number.
-        ValueError: the type holds no such number, or is none.
+        ValueError: the type holds no such number (of a float, the integer types hold the whole
+            ones), or is none.
     """
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a scalar of NumPy
-        dtype = str(value.dtype) if dtype is None else dtype
-        value = value.item()
-    if not isinstance(value, (int, float)):
+    number = _number(value)
+    if dtype is None:
+        own = getattr(value, "dtype", None)  # of a constant, or of NumPy's
+        dtype = _type_of(number) if own is None else str(own)
+    kind = DataType(dtype)
+    return IntImm(kind, number) if kind.code in _WHOLE else FloatImm(kind, number)
+
+
+def _number(value: Any) -> Union[int, float]:
+    """The plain number of a value, NumPy's included.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: neither an int nor a float is this number.
+    """
+    number = value if isinstance(value, bool) else number_of(value)
+    if number is None:
         what = type(value).__name__
-        raise TypeError(f"{value!r} is a {what}; const takes an int, a float or a bool")
-    kind = DataType(dtype) if dtype is not None else _type_of(value)
-    if kind.code in _WHOLE:
-        if not math.isfinite(value):
-            raise ValueError(f"{value!r} does not fit into {kind}; expected a finite number")
-        return IntImm(kind, int(value))
-    try:
-        return FloatImm(kind, float(value))
-    except OverflowError:
-        raise ValueError(f"{value} does not fit into {kind}") from None
+        raise TypeError(f"{value!r} is a {what}; a constant is an int, a float or a bool")
+    return number
 
 
 _WHOLE = (DataTypeCode.INT, DataTypeCode.UINT, DataTypeCode.BOOL)
 
 
-def _type_of(value: Union[int, float]) -> DataType:
-    if isinstance(value, (IntImm, FloatImm)):
-        return value.dtype
-    if isinstance(value, bool):
+def _type_of(number: Union[int, float]) -> DataType:
+    if isinstance(number, bool):
         return DataType("bool")
-    if isinstance(value, float):
-        fits = abs(value) <= _LARGEST["float32"]  # infinities and NaN do not, as in TVM
+    if isinstance(number, float):
+        fits = abs(number) <= _LARGEST["float32"]  # infinities and NaN do not, as in TVM
         return DataType("float32" if fits else "float64")
-    fits = -(2**31) <= operator.index(value) < 2**31
-    return DataType("int32" if fits else "int64")
+    return DataType("int32" if -(2**31) <= number < 2**31 else "int64")
 
 
 def _integer_range(kind: DataType) -> Tuple[int, int]:

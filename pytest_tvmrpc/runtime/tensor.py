@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import struct
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
 
@@ -13,6 +12,7 @@ from ..dlpack import (
     TensorRecord,
     TypeIndex,
     checked_shape,
+    integer_of,
     tensor_nbytes,
 )
 from ..errors import DeviceError, RPCError
@@ -104,10 +104,14 @@ class Tensor(Object):
 
         Raises:
             IndexError: there is no such axis.
+            TypeError: the number is no integer.
         """
-        if not -len(self.shape) <= operator.index(idx) < len(self.shape):
+        axis = integer_of(idx)
+        if axis is None:
+            raise TypeError(f"idx is {idx!r}; expected an integer")
+        if not -len(self.shape) <= axis < len(self.shape):
             raise IndexError(f"axis {idx} of a tensor of {len(self.shape)} dimensions")
-        return self.shape[idx]
+        return self.shape[axis]
 
     def numel(self) -> int:
         """The number of elements."""
@@ -288,15 +292,18 @@ class Tensor(Object):
         data_type = self.data_type if dtype is None else data_type_of(dtype)
         lengths = checked_shape(shape, data_type)
         nbytes = tensor_nbytes(lengths, data_type)
-        relative_byte_offset = operator.index(relative_byte_offset)
-        if not 0 <= relative_byte_offset <= self.nbytes - nbytes:
+        start = integer_of(relative_byte_offset)
+        if start is None:
+            raise TypeError(
+                f"relative_byte_offset is {relative_byte_offset!r}; expected an integer"
+            )
+        if not 0 <= start <= self.nbytes - nbytes:
             raise ValueError(
-                f"a view of shape {lengths} and type {data_type} at byte {relative_byte_offset} "
+                f"a view of shape {lengths} and type {data_type} at byte {start} "
                 f"takes {nbytes} bytes; the tensor being viewed has {self.nbytes} "
                 f"(shape {self.shape}, type {self.dtype})"
             )
-        start = self.byte_offset + relative_byte_offset
-        return Tensor(self.memory, lengths, data_type, self.device, start)
+        return Tensor(self.memory, lengths, data_type, self.device, self.byte_offset + start)
 
     def host_view(self) -> Optional[memoryview]:
         """The bytes, where this process can read and write them; None where it cannot."""
@@ -368,6 +375,7 @@ def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] =
         mem_scope: the device's name for a special kind of memory.
 
     Raises:
+        TypeError: the device is no `Device`.
         ValueError: TVM has no such element type.
     """
     if isinstance(arr, Tensor):
@@ -379,7 +387,7 @@ def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] =
             arr = array_of(arr)
         data_type = data_types.get(arr.dtype) or data_type_of(arr.dtype)
     return _allocated(
-        checked_shape(arr.shape, data_type), data_type, device or _CPU, mem_scope
+        checked_shape(arr.shape, data_type), data_type, device, mem_scope
     ).copyfrom(arr)
 
 
@@ -401,12 +409,12 @@ def empty(
         mem_scope: the device's name for a special kind of memory.
 
     Raises:
-        TypeError: a length is no integer.
+        TypeError: a length is no integer, or the device is no `Device`.
         ValueError: no tensor can have this shape, or TVM has no such element type.
         DeviceError: the device is not there, or has not so much memory.
     """
     data_type = data_type_of(dtype)
-    return _allocated(checked_shape(shape, data_type), data_type, device or _CPU, mem_scope)
+    return _allocated(checked_shape(shape, data_type), data_type, device, mem_scope)
 
 
 def numpyasarray(np_data: Array) -> Tensor:
@@ -452,9 +460,14 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 
 
 def _allocated(
-    shape: Tuple[int, ...], dtype: DataType, device: Device, mem_scope: Optional[str]
+    shape: Tuple[int, ...], dtype: DataType, device: Optional[Device], mem_scope: Optional[str]
 ) -> Tensor:
-    return Tensor(device.api.alloc(device, shape, dtype, mem_scope), shape, dtype, device)
+    place = _CPU if device is None else device
+    if not isinstance(place, Device):
+        raise TypeError(
+            f"device is {place!r}; expected a Device, as runtime.device('cuda') or runtime.cpu(0)"
+        )
+    return Tensor(place.api.alloc(place, shape, dtype, mem_scope), shape, dtype, place)
 
 
 def _copy(source: Tensor, target: Tensor) -> None:

@@ -25,7 +25,8 @@ from pytest_tvmrpc.dlpack import DataType
         ((math.inf,), "float64", 'T.float64("inf")'),
         ((math.nan, "float16"), "float16", 'T.float16("nan")'),
         ((3, "float32"), "float32", "T.float32(3.0)"),
-        ((3.7, "int32"), "int32", "3"),
+        ((3.0, "int32"), "int32", "3"),
+        ((np.float64(2), "uint8"), "uint8", "T.uint8(2)"),
         ((7, "int4"), "int4", "T.int4(7)"),
         ((2**64 - 1, "uint64"), "uint64", "T.uint64(18446744073709551615)"),
         ((448, "float8_e4m3fn"), "float8_e4m3fn", "T.float8_e4m3fn(448.0)"),
@@ -84,6 +85,9 @@ def test_a_constant_as_an_argument() -> None:
         (500, "float8_e4m3fn"),
         (7, "float4_e2m1fn"),
         (10**400, "float64"),
+        (3.7, "int32"),
+        (np.float32(0.5), "bool"),
+        (-1e-9, "uint8"),
         (math.nan, "int32"),
         (math.inf, "int64"),
         (1, "handle"),
@@ -98,10 +102,30 @@ def test_numbers_that_do_not_fit(given: Any) -> None:
         runtime.const(*given)
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "value", "error", "message"),
+    [
+        (runtime.IntImm, "int8", 1.7, ValueError, r"1\.7 does not fit into int8; .* round it"),
+        (runtime.IntImm, "int8", math.inf, ValueError, "expected an integer"),
+        (runtime.IntImm, "int8", "5", TypeError, r"'5' is a str; a constant is an int"),
+        (runtime.IntImm, "int8", None, TypeError, "None is a NoneType"),
+        (runtime.FloatImm, "float32", "5", TypeError, r"'5' is a str; a constant is an int"),
+        (runtime.FloatImm, "float32", 1j, TypeError, "1j is a complex"),
+        (runtime.FloatImm, "float64", 10**400, ValueError, "does not fit into float64"),
+    ],
+)
+def test_numbers_that_become_no_others(
+    kind: Any, dtype: str, value: Any, error: Any, message: str
+) -> None:
+    """A fraction is not cut off, and a text is not read."""
+    with pytest.raises(error, match=message):
+        kind(dtype, value)
+
+
 @pytest.mark.parametrize("value", ["3", None, [1], b"a", 3j, np.arange(2), object(), np.str_("x")])
 def test_what_is_no_number(value: Any) -> None:
     """It is refused, with what is taken."""
-    with pytest.raises(TypeError, match="const takes an int, a float or a bool"):
+    with pytest.raises(TypeError, match="a constant is an int, a float or a bool"):
         runtime.const(value)
 
 

@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import pytest_tvmrpc
@@ -39,7 +40,7 @@ def test_device_takes_a_target():
     assert runtime.device("llvm -mcpu=native") == runtime.cpu(0)
 
 
-@pytest.mark.parametrize("name", ["", " ", "gpux", "cpu:", "cpu:x", "cpu:-1"])
+@pytest.mark.parametrize("name", ["", " ", "gpux", "cpu:", "cpu:x", "cpu:-1", "cpu:²", "cpu:1_0"])
 def test_unknown_device_names_the_known_ones(name):
     """The message lists what would have been right."""
     with pytest.raises(ValueError, match=r"Unknown device .*cpu, cuda"):
@@ -51,6 +52,43 @@ def test_device_numbers_count_from_zero():
     for arguments in (("cpu", -1), (-1, 0), (0, 0)):
         with pytest.raises(ValueError, match="counted from 0"):
             runtime.device(*arguments)
+    with pytest.raises(ValueError, match="counted from 0"):
+        runtime.cuda(-1)
+
+
+_CONSTRUCTORS = [
+    *(runtime.cpu, runtime.cuda, runtime.opencl, runtime.cl, runtime.vulkan, runtime.metal),
+    *(runtime.mtl, runtime.vpi, runtime.rocm, runtime.ext_dev, runtime.webgpu, runtime.hexagon),
+]
+
+
+@pytest.mark.parametrize("number", [1.5, 2.0, "1", True, np.bool_(1), None, [0], np.float32(1)])
+def test_what_is_no_device_number(number):
+    """It is neither rounded nor kept, whoever makes the device."""
+    for make in _CONSTRUCTORS:
+        with pytest.raises(TypeError, match=r"device_id is .*; expected an integer"):
+            make(number)
+    for arguments in (("cpu", number), (1, number)):
+        for make in (runtime.device, runtime.Device):
+            with pytest.raises(TypeError, match=r"expected an integer"):
+                make(*arguments)
+    if not isinstance(number, str):
+        with pytest.raises(TypeError, match=r"device_type is .*; expected an integer"):
+            runtime.device(number)
+
+
+def test_numbers_that_no_device_has_room_for():
+    """A DLDevice has 32 bits for each; a part of a number would be another device."""
+    for arguments in (("cpu", 2**31), (2**32 + 1,), ("cpu:9999999999",)):
+        with pytest.raises(ValueError, match="expected an integer of 32 bits"):
+            runtime.device(*arguments)
+
+
+def test_integers_of_other_libraries():
+    """Whatever is an integer is a number of a device, which holds plain ones."""
+    for device in (runtime.cuda(np.int64(1)), runtime.device(DeviceType.CUDA, np.uint8(1))):
+        assert device == (2, 1)
+        assert [type(number) for number in device] == [int, int]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_kind_without_a_name():
         runtime.empty((1,), "uint8", runtime.cuda(0))
 
 
-@pytest.mark.parametrize("kind", ["", "npu", 0, -1, 128, True, "128"])
+@pytest.mark.parametrize("kind", ["", "npu", 0, -1, 128, True, "128", "1²", 12.9, None])
 def test_kinds_that_cannot_be(kind):
     """The message has those that can."""
     with pytest.raises(ValueError, match=r"1 to 127 or one of cpu, cuda"):
@@ -122,6 +122,12 @@ def test_installed_package_brings_a_kind(tmp_path, value):
     assert _run(script, path, str(DEVICES)) == "separate memory False"
 
 
+def test_a_package_that_names_no_kind_is_in_nobodys_way(tmp_path):
+    """What others have installed works all the same."""
+    path = _installed(tmp_path, "nonsense = nowhere:API", "ext_dev = separate:API")
+    assert _run("print(runtime.ext_dev(0).exist)\n", path, str(DEVICES)) == "True"
+
+
 def test_registered_api_comes_before_an_installed_one(tmp_path):
     """Whoever registers decides."""
     path = _installed(tmp_path, "ext_dev = nowhere:API")
@@ -140,6 +146,10 @@ def test_registered_api_comes_before_an_installed_one(tmp_path):
         (["ext_dev = separate:CAPACITY"], "TypeError: expected a DeviceAPI, got a int"),
         (["ext_dev = separate:API", "12 = separate:Other"], "several packages drive"),
         (["nonsense = separate:API"], "there is no device kind 'nonsense'"),
+        (
+            ["99 = separate:API", "128 = other:API"],
+            "this machine has cpu, 99; the entry point other",
+        ),
     ],
 )
 def test_entry_points_that_lead_nowhere(tmp_path, lines, words):

@@ -649,3 +649,24 @@ def _run(script: str, *flags: str) -> None:
     folder = str(Path(pytest_tvmrpc.__file__).parents[1])
     path = f"import sys; sys.path.insert(0, {folder!r})\n"
     subprocess.run([sys.executable, *flags, path + script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("device", ["cuda", "", 0, 1, (1, 0), dlpack.Device(1, 0)])
+def test_what_is_no_device(device):
+    """Its name is none, and nothing that is empty stands for the CPU."""
+    for make in (
+        lambda: runtime.empty((2,), "float32", device),
+        lambda: runtime.tensor([1.0], device),
+    ):
+        with pytest.raises(TypeError, match=r"device is .*; expected a Device, as runtime.device"):
+            make()
+
+
+def test_numbers_of_axes_and_bytes():
+    """They are integers; a truth value is none."""
+    made = runtime.tensor(np.arange(4))
+    for number in (1.0, True, "0", np.bool_(0)):
+        with pytest.raises(TypeError, match="expected an integer"):
+            made.size(number)
+        with pytest.raises(TypeError, match="expected an integer"):
+            made._create_view((1,), "uint8", number)

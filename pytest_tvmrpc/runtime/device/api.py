@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from typing import TYPE_CHECKING, Any, List, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Protocol, Tuple, Type, TypeVar
 
 from ... import dlpack
 from ...errors import DeviceError
@@ -149,6 +149,7 @@ class DeviceAPI(abc.ABC):
 
 
 _BYTE = dlpack.DataType.of(int(dlpack.DataTypeCode.UINT), 8)
+_D = TypeVar("_D", bound="Device")
 
 
 class Device(dlpack.Device):
@@ -156,9 +157,21 @@ class Device(dlpack.Device):
 
     Each attribute asks the device; None means that this kind of device does not say, or is not
     here. To use one that is not here is a `DeviceError`.
+
+    Args:
+        device_type: the number of its kind.
+        device_id: its number among those of the kind.
+
+    Raises:
+        TypeError: one of them is no integer.
+        ValueError: one of them is beyond 32 bits.
     """
 
     __slots__ = ()
+
+    def __new__(cls: Type[_D], device_type: int, device_id: int = 0) -> _D:
+        kind = _int32("device_type", device_type)
+        return super().__new__(cls, kind, _int32("device_id", device_id))
 
     @property
     def api(self) -> DeviceAPI:
@@ -332,3 +345,13 @@ class Device(dlpack.Device):
     def _words(self, attribute: DeviceAttribute) -> Optional[str]:
         value = self._asked(attribute)
         return None if value is None else str(value)
+
+
+def _int32(name: str, value: Any) -> int:
+    """One of a device's numbers, as a DLDevice has it."""
+    number = dlpack.integer_of(value)
+    if number is None:
+        raise TypeError(f"{name} is {value!r}; expected an integer")
+    if not -(1 << 31) <= number < 1 << 31:
+        raise ValueError(f"{name} is {number}; expected an integer of 32 bits")
+    return number

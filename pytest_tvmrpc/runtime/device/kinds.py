@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import sys
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
-from ...dlpack import DEVICE_TYPES, DeviceType
+from ...dlpack import DEVICE_TYPES, DeviceType, integer_of
 from ...errors import DeviceError
 
 if TYPE_CHECKING:
@@ -99,15 +100,19 @@ def kind_name(device_type: int) -> Optional[str]:
 
 
 def _kind_number(kind: Union[str, int]) -> int:
-    number: int = kind if not isinstance(kind, str) else DEVICE_TYPES.get(kind, 0)
-    if isinstance(kind, str) and kind.isdigit():
-        number = int(kind)
-    if isinstance(kind, bool) or not 0 < number < _FIRST_OF_REMOTE_DEVICES:
+    if isinstance(kind, str):
+        number = DEVICE_TYPES.get(kind) or (int(kind) if _DIGITS.fullmatch(kind) else None)
+    else:
+        number = integer_of(kind)
+    if number is None or not 0 < number < _FIRST_OF_REMOTE_DEVICES:
         raise ValueError(
             f"there is no device kind {kind!r}; expected a number from 1 to "
             f"{_FIRST_OF_REMOTE_DEVICES - 1} or one of {', '.join(DEVICE_TYPES)}"
         )
-    return int(number)
+    return number
+
+
+_DIGITS = re.compile("[0-9]{1,3}")
 
 
 def _is_built_in(device_type: int) -> bool:
@@ -123,11 +128,12 @@ def _load(device_type: int) -> DeviceAPI:
     """
     from .api import DeviceAPI
 
-    found = _installed().get(device_type, {})
+    installed, unknown = _installed()
+    found = installed.get(device_type, {})
     if not found:
         raise DeviceError(
             f"Device API {kind_name(device_type) or device_type} is not enabled: "
-            f"this machine has {', '.join(_kinds_here())}"
+            f"this machine has {', '.join(_kinds_here())}{''.join(unknown)}"
         )
     if len(found) > 1:
         raise DeviceError(
@@ -150,8 +156,11 @@ def _load(device_type: int) -> DeviceAPI:
 
 
 @functools.lru_cache(maxsize=None)
-def _installed() -> Dict[int, Dict[str, Any]]:
-    """The entry points for each kind, by what they name. Read once: it takes milliseconds."""
+def _installed() -> Tuple[Dict[int, Dict[str, Any]], List[str]]:
+    """The entry points for each kind, by what they name, and what is wrong with others.
+
+    Read once: it takes milliseconds. One that names no kind is of no use and in nobody's way.
+    """
     from importlib import metadata
 
     entries: Any
@@ -160,15 +169,19 @@ def _installed() -> Dict[int, Dict[str, Any]]:
     else:
         entries = metadata.entry_points().get(ENTRY_POINTS, ())
     found: Dict[int, Dict[str, Any]] = {}
+    unknown = []
     for entry in entries:
         try:
             number = _kind_number(entry.name)
         except ValueError as error:
-            raise DeviceError(f"the entry point {entry.value} of {ENTRY_POINTS}: {error}") from None
-        found.setdefault(number, {})[entry.value] = entry
-    return found
+            unknown.append(f"; the entry point {entry.value} of {ENTRY_POINTS}: {error}")
+        else:
+            found.setdefault(number, {})[entry.value] = entry
+    return found, unknown
 
 
 def _kinds_here() -> List[str]:
-    numbers = {int(kind) for kind in DeviceType if _is_built_in(kind)} | {*apis} | {*_installed()}
+    numbers = (
+        {int(kind) for kind in DeviceType if _is_built_in(kind)} | {*apis} | {*_installed()[0]}
+    )
     return [kind_name(number) or str(number) for number in sorted(numbers)]

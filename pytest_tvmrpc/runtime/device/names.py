@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any, Mapping, Optional, Union
 
@@ -36,21 +37,25 @@ def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
     """The device of a kind: by TVM's name of the kind (``"cpu"``, ``"cuda:1"``) or its number.
 
     Raises:
+        TypeError: a number is no integer.
         ValueError: no such kind, or no such number.
     """
+    kind = dev_type
     if isinstance(dev_type, str):
         words = dev_type.split()
         name, colon, number = (words[0] if words else "").partition(":")
-        if name not in dlpack.DEVICE_TYPES or (colon and not number.isdigit()):
+        if name not in dlpack.DEVICE_TYPES or (colon and not _DIGITS.fullmatch(number)):
             known = ", ".join(dlpack.DEVICE_TYPES)
             raise ValueError(f"Unknown device {dev_type!r}; expected one of {known}")
-        device_type = dlpack.DEVICE_TYPES[name]
+        kind = dlpack.DEVICE_TYPES[name]
         dev_id = int(number) if colon else dev_id
-    else:
-        device_type = int(dev_type)
-    if dev_id < 0 or device_type < 1:
+    found = Device(kind, dev_id)  # type: ignore[arg-type]  # a kind by its name is a number by now
+    if found.device_id < 0 or found.device_type < 1:
         raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
-    return Device(device_type, dev_id)
+    return found
+
+
+_DIGITS = re.compile("[0-9]{1,10}")
 
 
 def enabled(target: Any) -> bool:
@@ -122,65 +127,65 @@ def _kind_of(target: Any) -> str:
 
 def cpu(dev_id: int = 0) -> Device:
     """A CPU."""
-    return Device(int(DeviceType.CPU), dev_id)
+    return device(DeviceType.CPU, dev_id)
 
 
 def cuda(dev_id: int = 0) -> Device:
     """A CUDA GPU."""
-    return Device(int(DeviceType.CUDA), dev_id)
+    return device(DeviceType.CUDA, dev_id)
 
 
 def gpu(dev_id: int = 0) -> Device:
     """A CUDA GPU, in the spelling of old."""
     warnings.warn("gpu() is deprecated; use cuda()", DeprecationWarning, stacklevel=2)
-    return Device(int(DeviceType.CUDA), dev_id)
+    return device(DeviceType.CUDA, dev_id)
 
 
 def opencl(dev_id: int = 0) -> Device:
     """An OpenCL device."""
-    return Device(int(DeviceType.OPENCL), dev_id)
+    return device(DeviceType.OPENCL, dev_id)
 
 
 def cl(dev_id: int = 0) -> Device:
     """An OpenCL device."""
-    return Device(int(DeviceType.OPENCL), dev_id)
+    return device(DeviceType.OPENCL, dev_id)
 
 
 def vulkan(dev_id: int = 0) -> Device:
     """A Vulkan device."""
-    return Device(int(DeviceType.VULKAN), dev_id)
+    return device(DeviceType.VULKAN, dev_id)
 
 
 def metal(dev_id: int = 0) -> Device:
     """A Metal device."""
-    return Device(int(DeviceType.METAL), dev_id)
+    return device(DeviceType.METAL, dev_id)
 
 
 def mtl(dev_id: int = 0) -> Device:
     """A Metal device."""
-    return Device(int(DeviceType.METAL), dev_id)
+    return device(DeviceType.METAL, dev_id)
 
 
 def vpi(dev_id: int = 0) -> Device:
     """A simulated VPI device."""
-    return Device(int(DeviceType.VPI), dev_id)
+    return device(DeviceType.VPI, dev_id)
 
 
 def rocm(dev_id: int = 0) -> Device:
     """A ROCm GPU."""
-    return Device(int(DeviceType.ROCM), dev_id)
+    return device(DeviceType.ROCM, dev_id)
 
 
 def ext_dev(dev_id: int = 0) -> Device:
     """An extension device: whatever a plugin drives under this name."""
-    return Device(int(DeviceType.EXT_DEV), dev_id)
+    return device(DeviceType.EXT_DEV, dev_id)
 
 
 def webgpu(dev_id: int = 0) -> Device:
     """A WebGPU device."""
-    return Device(int(DeviceType.WEBGPU), dev_id)
+    return device(DeviceType.WEBGPU, dev_id)
 
 
 def hexagon(dev_id: int = 0) -> Device:
     """A Hexagon DSP."""
-    return Device(int(DeviceType.HEXAGON), dev_id)
+    return device(DeviceType.HEXAGON, dev_id)
