@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from typing import Any, List, Optional, Sequence, Tuple, cast
 
-from .errors import ConnectError, DeadlineError
+from .errors import ConnectError, DeadlineError, RPCError
 
 LOOPBACK = "127.0.0.1"
 WILDCARDS = ("0.0.0.0", "::", "")
@@ -54,12 +54,27 @@ class Deadline:
             raise self.error()
         return left
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.at is not None and time.monotonic() >= self.at
+
     def error(self) -> DeadlineError:
         """What to raise when the wait is over."""
         hint = f"; set {self.argument} to wait longer" if self.argument else ""
         error = DeadlineError(f"{self.what} took longer than {self.limit_s:g} s{hint}")
         error.argument = self.argument
         return error
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this OSError comes from a signal handler, which raised it within a wait.
+
+    What the system says of a connection has an errno, and what this package says is an
+    `RPCError`. A handler's ``raise TimeoutError("too slow")`` is neither: it says nothing about the
+    connection, and has to reach whoever set the alarm.
+    """
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, RPCError)
 
 
 _OWNERS: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -114,6 +129,8 @@ def resolve(host: str, port: int) -> List[Any]:
     try:
         return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:  # ValueError: not even the form of a name
+        if is_interrupt(error):
+            raise
         raise ConnectError(f"the host name {host!r} cannot be resolved: {error}") from error
 
 
@@ -189,6 +206,8 @@ def _begin(family: int, kind: int, proto: int, address: Any) -> Tuple[Optional[s
     try:
         connection = socket.socket(family, kind, proto)
     except OSError as error:  # no descriptor is left, or no such family here
+        if is_interrupt(error):
+            raise
         return None, error.strerror or str(error)
     connection.setblocking(False)
     code = connection.connect_ex(address)

@@ -9,7 +9,7 @@ import contextlib
 import math
 import socket
 import time
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, NoReturn, Optional, Tuple
 
 from .. import network
 from ..errors import ConnectError, ConnectionLostError, DeadlineError, TrackerError
@@ -93,10 +93,8 @@ class TrackerLink:
         try:
             _limit(self._connection, deadline)
             self._connection.sendall(frame)
-        except BlockingIOError:
-            raise deadline.error() from None
         except OSError as error:
-            raise self._lost() from error
+            self._raise_for(error, deadline)
         reply = self.receive(deadline)
         if wire.is_granted(reply):
             self._stale_replies += 1
@@ -128,15 +126,19 @@ class TrackerLink:
                 # acknowledged: 44 ms without this.
                 self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             received = self._connection.recv(_RECEIVE)
-        except BlockingIOError:
-            raise deadline.error() from None
-        except DeadlineError:
-            raise
         except OSError as error:
-            raise self._lost() from error
+            self._raise_for(error, deadline)
         if not received:
             raise self._lost()
         return received
+
+    def _raise_for(self, error: OSError, deadline: Deadline) -> NoReturn:
+        """Raises what an error within a send or receive means."""
+        if isinstance(error, DeadlineError) or network.is_interrupt(error):
+            raise error
+        if isinstance(error, BlockingIOError):
+            raise deadline.error() from None
+        raise self._lost() from error
 
     def _lost(self) -> ConnectionLostError:
         self._lost_at = time.monotonic()
@@ -186,11 +188,12 @@ class TrackerLink:
                 if not received:
                     raise self._closed("it closed the connection")
                 answer += received
-        except (BlockingIOError, DeadlineError):
-            raise self._no_tracker(
-                f"it did not answer within timeout={self._timeout:g} s"
-            ) from None
         except OSError as error:
+            if network.is_interrupt(error):
+                raise
+            if isinstance(error, (BlockingIOError, DeadlineError)):
+                late = f"it did not answer within timeout={self._timeout:g} s"
+                raise self._no_tracker(late) from None
             raise self._closed(f"it closed the connection ({error.strerror})") from error
         if answer != wire.MAGIC:
             raise self._no_tracker(f"it answered {answer!r}")

@@ -30,6 +30,11 @@ _JOINED = 4096
 """Bytes up to which joining buffers is cheaper than handing the kernel a list of them."""
 
 
+def _too_slow() -> BlockingIOError:
+    """The end of a wait with a limit, as the kernel says it at its own timeouts."""
+    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
 class Meter:
     """What went over one session: its calls, bytes and seconds.
 
@@ -183,7 +188,7 @@ class SocketChannel:
         waiting = select.poll()
         waiting.register(self.connection, select.POLLOUT)
         if not waiting.poll(network.kernel_send_limit_ms(self.connection)):
-            raise BlockingIOError  # as the kernel says it at its own timeouts
+            raise _too_slow()
 
     def send_rest(self, packet: bytes, sent: int) -> None:
         """Sends what `send_once` did not take.
@@ -201,7 +206,9 @@ class SocketChannel:
         """
         try:
             return self.connection.send(buffer, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if network.is_interrupt(error):
+                raise
             return 0
 
     def receive_now(self, target: memoryview) -> Optional[int]:
@@ -212,7 +219,9 @@ class SocketChannel:
         """
         try:
             return self.connection.recv_into(target, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if network.is_interrupt(error):
+                raise
             return None
 
     def wait_until_ready(self) -> None:
@@ -225,7 +234,7 @@ class SocketChannel:
         waiting.register(self.connection, select.POLLIN | select.POLLOUT)
         limit_s = min(self.timeout_s or _FOREVER_S, _FOREVER_S)  # poll() takes an int of C
         if not waiting.poll(limit_s * 1000):
-            raise BlockingIOError  # as the kernel says it at its own timeouts
+            raise _too_slow()
 
     def send_file_with_end(
         self, file: Any, nbytes: int, reserved: int, is_cut: Callable[[bool], object]

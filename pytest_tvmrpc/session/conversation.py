@@ -9,6 +9,7 @@ with a short answer and nothing else going on, is flat.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -55,6 +56,11 @@ RETURN = int(RPCCode.RETURN)
 
 _GOODBYE_S = 2.0
 """How long the last answers of a server of TVM are waited for."""
+
+_LAST_WORDS_S = 2.0
+"""How long what a server said before it closed is waited for; as a rule, it is here already."""
+
+_CLOSED_THERE = (errno.EPIPE, errno.ECONNRESET)
 
 _CODE_AT = 8
 """Where the code of a packet of ours is; it is below 256."""
@@ -198,14 +204,11 @@ class Conversation:
                 return 12, received
             self._take(received, doing)
             return self.expect(expected, doing)
-        except RemoteError as error:  # one of which is an OSError, too
-            self._end_unless_harmless(error, doing)
-            raise
-        except OSError as error:
-            raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._end_unless_harmless(error, doing)
-            raise
+            failure = self.failed(error, doing)
+            if failure is error:
+                raise
+            raise failure from error.__cause__
         finally:
             meter.calls += 1
             meter.call_s += clock() - started
@@ -339,11 +342,15 @@ class Conversation:
                 return
         try:
             if self.closed_because is None:
-                with contextlib.suppress(OSError, RPCError):  # gone already: what Shutdown asks for
+                try:
                     if not self.is_ours:
                         self._take_leave()
                     self.channel.send([SHUTDOWN])
-                self.end(because)
+                except (OSError, RPCError) as error:  # gone already: what Shutdown asks for
+                    if network.is_interrupt(error):
+                        raise
+                finally:
+                    self.end(because)
         finally:
             self._lock.release()
 
@@ -535,44 +542,53 @@ class Conversation:
         """The error handling of `ask`, for what has more steps than a request and its answer."""
         try:
             yield
-        except RemoteError as error:  # one of which is an OSError, too
-            self._end_unless_harmless(error, doing)
-            raise
-        except OSError as error:
-            raise self.fail(error, doing) from error.__cause__
         except BaseException as error:
-            self._end_unless_harmless(error, doing)
-            raise
+            failure = self.failed(error, doing)
+            if failure is error:
+                raise
+            raise failure from error.__cause__
 
-    def _end_unless_harmless(self, error: BaseException, doing: str) -> None:
-        """Ends the session for an error that came within a request, unless it was its answer.
+    def failed(self, error: BaseException, doing: str) -> BaseException:
+        """What to raise for an error that came within a request: it, or what it means.
 
-        An error of the same type may be a signal handler's, and then the answer is still to come.
+        The session ends with it, unless it was the answer. An error of the same type may be a
+        signal handler's; then the answer is still to come, and the error is raised as it is.
         """
-        if error is not self._harmless and self.state is not State.OPENED:
-            self.end(f"it was interrupted in {doing} ({error!r})", error)
-
-    def fail(self, error: OSError, doing: str) -> Exception:
-        """The error to raise for one of the channel's, which ends the session."""
-        failure = self.channel.lost(error, doing)
-        if isinstance(error, ConnectionLostError):
-            failure = self._why_cut_off() or failure
-        elif not isinstance(error, BlockingIOError):
-            failure = self._last_words(doing) or failure
-        self.end(str(failure), failure)
+        cause = _of_connection(error)
+        if cause is None:
+            if error is not self._harmless and self.state is not State.OPENED:
+                is_broken = isinstance(error, ProtocolError)
+                why = str(error) if is_broken else f"it was interrupted in {doing} ({error!r})"
+                self.end(why, error)
+            return error
+        failure = self.channel.lost(cause, doing)
+        try:
+            if isinstance(cause, ConnectionLostError):
+                failure = self._why_cut_off() or failure
+            elif cause.errno in _CLOSED_THERE:
+                failure = self._last_words(doing) or failure
+        finally:
+            self.end(str(failure), failure)
         return failure
 
     def _last_words(self, doing: str) -> Optional[Exception]:
-        """What a server that closed said of the session's end; a send fails before it is read."""
-        while True:
-            try:
-                self.expect(RETURN, doing)
-            except ENDS as error:
-                return error
-            except RemoteError:
-                continue  # of a request that was answered before
-            except (ProtocolError, OSError):
-                return None
+        """What a server that closed said of the session's end; a send fails before it is read.
+
+        It stands behind the answers that are owed, and nowhere else.
+        """
+        try:
+            self.channel.limit(_LAST_WORDS_S, "")
+            for _ in range(len(self._owed) + 1):
+                try:
+                    self.expect(RETURN, doing)
+                except ENDS as error:
+                    return error
+                except RemoteError:
+                    continue  # of a request that was answered before
+        except (ProtocolError, OSError) as error:
+            if network.is_interrupt(error):
+                raise
+        return None
 
     def _why_cut_off(self) -> Optional[Exception]:
         """What a server said at the end of an answer of which the rest is missing."""
@@ -608,6 +624,18 @@ class Conversation:
         self._unsent.clear()
         self._owing.end(self.channel.peer, because, error)
         self.channel.close()
+
+
+def _of_connection(error: BaseException) -> Optional[OSError]:
+    """The error, if it says that the connection is over, or makes no progress.
+
+    Not so an `OSError` that a function raised over there, or a signal handler here.
+    """
+    if isinstance(error, ConnectionLostError) and not isinstance(error, RemoteError):
+        return error
+    if not isinstance(error, OSError) or isinstance(error, RPCError) or network.is_interrupt(error):
+        return None
+    return error
 
 
 def _refuse(peer: str, because: str, packet: object = None) -> NoReturn:

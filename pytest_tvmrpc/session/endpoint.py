@@ -175,14 +175,11 @@ class Endpoint:
                     finally:
                         self.meter.call_s += clock() - started
                 return self._decode_result(self._reader.buffer, start, end)
-            except OSError as error:
-                raise conversation.fail(error, name) from error.__cause__
-            except ProtocolError as error:
-                conversation.end(str(error), error)
-                raise
             except BaseException as error:
-                conversation.end(f"it was interrupted in {name} ({error!r})")
-                raise
+                failure = conversation.failed(error, name)
+                if failure is error:
+                    raise
+                raise failure from error.__cause__
 
     def start(
         self,

@@ -191,11 +191,13 @@ def _shake_hands(
             reader.feed(received)
     except (DeadlineError, _TooEarlyError):
         raise
-    except socket.timeout:
-        raise deadline.error() from None
     except RemoteProtocolError as error:
         raise HandshakeError(f"URL {wanted.name} is not TVM RPC server: {error}") from None
     except OSError as error:
+        if isinstance(error, socket.timeout) and deadline.is_over:
+            raise deadline.error() from None
+        if network.is_interrupt(error):
+            raise
         if early and reader.reply is None:
             raise _TooEarlyError from error
         raise ConnectionLostError(
