@@ -386,9 +386,9 @@ def tensor(arr: Any, device: Optional[Device] = None, mem_scope: Optional[str] =
         if type(arr) is not numpy.ndarray:
             arr = array_of(arr)
         data_type = data_types.get(arr.dtype) or data_type_of(arr.dtype)
-    return _allocated(
-        checked_shape(arr.shape, data_type), data_type, device, mem_scope
-    ).copyfrom(arr)
+    return _allocated(checked_shape(arr.shape, data_type), data_type, device, mem_scope).copyfrom(
+        arr
+    )
 
 
 array = tensor
