@@ -9,9 +9,10 @@ from __future__ import annotations
 import atexit
 import builtins
 import ctypes
+import threading
 import weakref
 from _thread import get_ident
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from ..dlpack import TypeIndex as TypeIndex
 
@@ -168,6 +169,7 @@ def set_value_of_cell(address: int, value: Any) -> None:
 
 
 _counting: Dict[str, Callable[[int, int], int]] = {}  # what `count_with` gave, of the process
+_adding = threading.RLock()  # a signal's handler may drop objects, too
 
 
 def count_with(add: Callable[[int, int], int]) -> None:
@@ -176,17 +178,26 @@ def count_with(add: Callable[[int, int], int]) -> None:
     Args:
         add: adds to the 64 bits at an address, atomically, and returns what was there.
     """
-    _counting["add"] = add
+    with _adding:  # no thread is within the other way
+        _counting["add"] = add
 
 
 def _add(address: int, number: int) -> int:
-    """Add to a count; without machine code, good for objects that only Python's threads share."""
+    """Add to a count, and return what was there.
+
+    Without machine code that is good for objects that only threads of Python share: they take
+    turns, since up to Python 3.9 another one may run between the read and the write.
+    """
     add = _counting.get("add")
     if add is not None:
         return add(address, number)
-    count = ctypes.c_uint64.from_address(address)
-    before = count.value
-    count.value = before + number
+    count = ctypes.c_uint64.from_address(address)  # may collect garbage, and so count: not below
+    with _adding:
+        add = _counting.get("add")
+        if add is not None:
+            return add(address, number)
+        before = count.value
+        count.value = before + number
     return before
 
 
@@ -197,29 +208,69 @@ def retain(address: int) -> None:
 
 def release(address: int) -> None:
     """Give one strong reference back; the object's deleter runs when it was the last."""
-    header = TVMFFIObject.from_address(address)
     before = _add(address, -1)
     if before == _BOTH_COUNTS_ONE:
-        _run_deleter(header, address, _DELETE_STRONG | _DELETE_WEAK)
+        _run_deleter(address, _DELETE_STRONG | _DELETE_WEAK)
     elif before & 0xFFFFFFFF == 1:
-        _run_deleter(header, address, _DELETE_STRONG)
+        _run_deleter(address, _DELETE_STRONG)
         if _add(address, -(1 << 32)) >> 32 == 1:
-            _run_deleter(header, address, _DELETE_WEAK)
+            _run_deleter(address, _DELETE_WEAK)
 
 
-def _run_deleter(header: TVMFFIObject, address: int, flags: int) -> None:
-    if header.deleter:
-        _DELETER(header.deleter)(address, flags)
+def _run_deleter(address: int, flags: int) -> None:
+    deleter = TVMFFIObject.from_address(address).deleter
+    if deleter == _deleter_address:
+        _delete(address, flags)
+    elif deleter:
+        _DELETER(deleter)(address, flags)
+
+
+class _Ending(threading.local):
+    """What this thread has yet to end, while it ends an object of ours; else None."""
+
+    addresses: Optional[List[int]] = None
+
+
+_ending = _Ending()
 
 
 def _delete(address: int, flags: int) -> None:
+    """The deleter of our objects.
+
+    An object that is nested in others by any number of levels ends in a loop: what the end of one
+    leaves without references waits until that is over. One that is held by weak references does
+    not wait, as they may be given up before.
+    """
+    if flags != _DELETE_STRONG | _DELETE_WEAK:
+        _end(address, flags)
+        return
+    if _ending.addresses is not None:
+        _ending.addresses.append(address)
+        return
+    waiting = _ending.addresses = [address]
+    failed: Optional[BaseException] = None
+    try:
+        while waiting:
+            try:
+                _end(waiting.pop(), flags)
+            except BaseException as error:  # Ctrl-C: the others have to end all the same
+                failed = failed or error
+    finally:
+        _ending.addresses = None
+    if failed is not None:
+        raise failed
+
+
+def _end(address: int, flags: int) -> None:
     cell = _cells.get(address)
-    if cell is not None and flags & _DELETE_STRONG:
-        if cell.drop is not None:
+    try:
+        if cell is not None and cell.drop is not None and flags & _DELETE_STRONG:
             cell.drop(address)
-        _cells[address] = cell._replace(value=None, kept=None, drop=None)
-    if flags & _DELETE_WEAK:
-        _cells.pop(address, None)
+    finally:
+        if flags & _DELETE_WEAK:
+            _cells.pop(address, None)
+        elif cell is not None:
+            _cells[address] = cell._replace(value=None, kept=None, drop=None)
 
 
 _on_delete = _DELETER(_delete)

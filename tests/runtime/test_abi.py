@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import functools
 import gc
+import sys
 import threading
+import time
 import weakref
+from typing import Any
 
 import pytest
 
@@ -94,6 +98,69 @@ def test_cells_for_weak_references() -> None:
     gc.collect()
     assert abi.value_of_cell(address) is None
     abi.release(address)
+
+
+def test_objects_nested_at_any_depth() -> None:
+    """The end of one object takes the next with it, in a loop and not in as many calls."""
+    before, last = len(abi._cells), 0
+    for _ in range(5000):
+        inner = last
+        drop = functools.partial(lambda inner, _: abi.release(inner), inner) if inner else None
+        last = abi.new_cell(abi.TypeIndex.OBJECT, None, drop=drop)
+    assert len(abi._cells) == before + 5000
+    abi.release(last)
+    assert len(abi._cells) == before
+
+
+def test_an_error_while_objects_end() -> None:
+    """It is raised when all the others have ended, and so has the object itself."""
+    before = len(abi._cells)
+    inner = [abi.new_cell(abi.TypeIndex.OBJECT, None) for _ in range(3)]
+
+    def drop(_: int) -> None:
+        for address in inner:
+            abi.release(address)
+        raise KeyboardInterrupt("now")
+
+    outer = abi.new_cell(abi.TypeIndex.OBJECT, None, drop=drop)
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        abi.release(outer)
+    assert len(abi._cells) == before
+    abi.release(abi.new_cell(abi.TypeIndex.OBJECT, None))
+    assert len(abi._cells) == before
+
+
+def test_counts_of_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is lost where another thread of Python runs between any two steps of one.
+
+    That is what Python up to 3.9 does by itself.
+    """
+    monkeypatch.setattr(abi, "_counting", {})  # no machine code
+    address = abi.new_cell(abi.TypeIndex.OBJECT, None)
+
+    def step(frame: Any, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            time.sleep(0)
+        return step
+
+    def count() -> None:
+        sys.settrace(lambda frame, *_: step if frame.f_code.co_name == "_add" else None)
+        for _ in range(200):
+            abi.retain(address)
+        sys.settrace(None)
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    header = abi.TVMFFIObject.from_address(address)
+    assert header.combined_ref_count & 0xFFFFFFFF == 1 + 3 * 200
+    for _ in range(601):
+        abi.release(address)
+    assert abi.value_of_cell(address) is None
+    assert address not in abi._cells
 
 
 def test_unknown_addresses() -> None:
