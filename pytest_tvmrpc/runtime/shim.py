@@ -8,6 +8,7 @@ loaded, its symbols are there already and nothing is done.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -17,7 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from ..errors import LibraryError
 from . import elf, stubs
 from .abi import count_with
-from .context import FUNCTIONS, address_of
+from .context import FUNCTIONS, VARIABLES, address_of
 
 __all__ = ["load_private", "open_bound", "temporary_folder"]
 
@@ -55,15 +56,17 @@ def open_bound(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CD
             for this architecture.
         OSError: the system's loader refuses it.
     """
-    if file is None or _is_loaded(path):
+    if file is None:
+        return _open(path)
+    if _may_count(file):
+        _provide_counting(file.architecture, folder)
+    if _is_loaded(path):
         return _open(path)
     process: Any = ctypes.CDLL(None)
     wanted = [symbol.name for symbol in file.symbols if not symbol.is_defined]
     names = sorted({name for name in wanted if name in FUNCTIONS})
     there = {name for name in names if _has(process, name)}
     try:
-        if FFI_LIBRARY in file.needed:
-            _provide_counting(file.architecture, folder)
         if FFI_LIBRARY in file.needed and not _has_tvm(process):
             cpp = [name for name in wanted if _CPP_API in name]
             if cpp:
@@ -109,18 +112,32 @@ def _provide_ffi(architecture: elf.Architecture, folder: str) -> None:
         _ffi[FFI_LIBRARY] = _load_stubs(sorted(FUNCTIONS), architecture, folder, FFI_LIBRARY)
 
 
+def _may_count(file: elf.ElfFile) -> bool:
+    """Whether a library's code may hold objects, whose references C++ counts by itself."""
+    return FFI_LIBRARY in file.needed or any(
+        symbol.name in (VARIABLES if symbol.is_defined else FUNCTIONS) for symbol in file.symbols
+    )
+
+
 def _provide_counting(architecture: elf.Architecture, folder: str) -> None:
-    """Count references as C++ does, before there are objects that C++ counts, too."""
+    """Count references as C++ does, before there are objects that C++ counts, too.
+
+    It takes a file, for a moment. Where none can be written, counts are changed as before, which
+    is good for all code but such as counts on threads of its own.
+    """
+    if stubs.ATOMIC_ADD in _ffi:
+        return
     name = f"tvmrpc-count-{os.getpid()}.so"
     image = stubs.atomic_library(architecture, name)
-    if image is None or stubs.ATOMIC_ADD in _ffi:
+    if image is None:
         return
     folders = (temporary_folder(), folder)
     # PyDLL: the lock of the interpreter is kept, since the call is over at once
-    library = load_private(image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW))
-    form = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
-    count_with(form((stubs.ATOMIC_ADD, library)))
-    _ffi[stubs.ATOMIC_ADD] = library
+    with contextlib.suppress(OSError):
+        library = load_private(image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW))
+        form = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
+        count_with(form((stubs.ATOMIC_ADD, library)))
+        _ffi[stubs.ATOMIC_ADD] = library
 
 
 def _load_with_stubs(

@@ -109,6 +109,62 @@ with open("/proc/self/maps") as maps:
     assert set(tmp_path.iterdir()) == before
 
 
+COUNTS = """
+#include <stdint.h>
+typedef struct { int32_t index; uint32_t zero; void *pointer; } Any;
+#ifdef BY_VARIABLE
+int (*__TVMFFIObjectIncRef)(void *);
+#define TVMFFIObjectIncRef __TVMFFIObjectIncRef
+#else
+int TVMFFIObjectIncRef(void *);
+#endif
+/* As the headers of C++ do it: taken by a function, given back by an atomic instruction. */
+int __tvm_ffi_churn(void *self, const Any *args, int n, Any *out) {
+  uint64_t *counts = args[0].pointer;
+  for (long i = 0; i < 20000000; ++i) {
+    __atomic_fetch_add(counts, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_sub(counts, 1, __ATOMIC_RELEASE);
+  }
+  TVMFFIObjectIncRef(args[0].pointer);
+  __atomic_fetch_sub(counts, 1, __ATOMIC_RELEASE);
+  return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("options", ["", "#define BY_VARIABLE\n"], ids=["symbol", "variable"])
+def test_references_that_any_library_counts(tmp_path: Path, options: str) -> None:
+    """None is lost, in whatever way the library has its functions, while Python counts, too."""
+    path = library(tmp_path, "counts", options + COUNTS)
+    program = """
+import threading
+from pytest_tvmrpc.runtime import Array, abi, load_module
+churn, made = load_module(sys.argv[1])["churn"], Array([1])
+thread = threading.Thread(target=lambda: churn(made))
+thread.start()
+while thread.is_alive():
+    abi.retain(made.address)
+    abi.release(made.address)
+print(abi.TVMFFIObject.from_address(made.address).combined_ref_count & 0xffffffff)
+"""
+    assert run(program, path) == "1\n"
+
+
+def test_counting_without_a_folder(tmp_path: Path) -> None:
+    """Where no file can be written, a library that needs none is loaded all the same."""
+    path = library(tmp_path, "counts", "#define BY_VARIABLE\n" + COUNTS)
+    program = """
+import os
+os.environ["TMPDIR"] = "/nowhere"
+open(os.path.join(os.path.dirname(sys.argv[1]), f"tvmrpc-count-{os.getpid()}.so"), "w").close()
+from pytest_tvmrpc.runtime import Array, abi, load_module
+made = Array([1])
+load_module(sys.argv[1])["churn"](made)
+print(abi.TVMFFIObject.from_address(made.address).combined_ref_count & 0xffffffff)
+"""
+    assert run(program, path) == "1\n"
+
+
 def test_nothing_is_loaded_for_plain_libraries(tmp_path: Path) -> None:
     """A library that wants no symbol of TVM gets no stubs."""
     text = "int __tvm_ffi_f(void *s, const void *a, int n, void *o) { return 0; }"
