@@ -29,6 +29,7 @@ from .calling import call_function, pack_arguments, values_at
 from .function import PackedFunc
 from .owned import own_any, read_any, text_word, write_any
 from .type_table import TVMFFIMethodInfo, text_of
+from .words import signed
 
 __all__ = ["FUNCTIONS", "VERSION", "function_object"]
 
@@ -91,15 +92,11 @@ def _create_function(resource: Optional[int], call: int, deleter: Optional[int],
 def _python_function(address: int) -> PackedFunc:
     """A function object that compiled code owns, as one to be called from here."""
     word = ctypes.create_string_buffer(16)
-    write_any(ctypes.addressof(word), (TypeIndex.FUNCTION, 0, _signed(address)))
+    write_any(ctypes.addressof(word), (TypeIndex.FUNCTION, 0, signed(address)))
     (function,) = values_at(ctypes.addressof(word), 1)
     if not isinstance(function, PackedFunc):
         raise LibraryError(f"compiled code gave a {type(function).__name__}; expected a function")
     return function
-
-
-def _signed(address: int) -> int:
-    return address - (1 << 64) if address >> 63 else address
 
 
 def _list_names() -> Callable[[int], Any]:
@@ -224,10 +221,22 @@ def _where(file: Optional[bytes], line: int, function: Optional[bytes], crossing
 # --------------------------------------------------------------------------------------- types
 
 
+_NO_TYPE = -1
+
+
 def _type_index(
     key: Optional[int], static: int, depth: int, slots: int, can_overflow: int, parent: int
 ) -> int:
-    return type_table.allocate(text_at(key), static, slots, bool(can_overflow), parent)
+    """The index of a type; -1, which no object can have, when there is none for it.
+
+    C++ keeps what it gets without a look, mostly while its library is loaded, which fails then.
+    """
+    try:
+        return type_table.allocate(text_at(key), static, slots, bool(can_overflow), parent)
+    except Exception as error:  # nothing may pass into C, and it has no code for an error
+        if not system_library.postpone(str(error)):
+            record_error(error)
+        return _NO_TYPE
 
 
 def _index_of_key(key: Optional[int], out: int) -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Dict, Iterator, List, NamedTuple, Optional, TypeVar
 
 from ..errors import LibraryError
 from .abi import ANY_SIZE, TVMFFIByteArray, TypeIndex, retain
 from .owned import own_any, read_any, write_any
+from .words import unsigned
 
 __all__ = [
     "TVMFFIFieldInfo",
@@ -287,12 +288,22 @@ class _Table:
         self.by_index[index] = self.by_key[key] = one
         return one
 
-    def free_index(self, parent: Type, slots: int) -> int:
-        """An index behind the parent's own, among those reserved for it where they suffice."""
+    def free_index(self, parent: Type, slots: int, key: str) -> int:
+        """An index behind the parent's own, among those reserved for it where they suffice.
+
+        Raises:
+            LibraryError: they do not, and C++ tells the parent's classes by those indices only.
+        """
         if parent.used_slots + slots <= parent.slots:
             index = parent.index + parent.used_slots
             parent.used_slots += slots
             return index
+        if not parent.can_overflow:
+            raise LibraryError(
+                f"compiled code enters the type {key!r}, for which {parent.key} has no index left "
+                f"(it reserves {parent.slots - 1} and allows no others); expected a parent with "
+                "more _type_child_slots"
+            )
         index = self.next_index
         self.next_index += slots
         return index
@@ -314,6 +325,9 @@ def allocate(
 
     Returns:
         The index; -2 when it was only looked for and is not there.
+
+    Raises:
+        LibraryError: all indices that its parent allows are taken.
     """
     with _table.lock:
         known = _table.by_key.get(key)
@@ -326,7 +340,7 @@ def allocate(
         index = static_index
         if static_index < 0 or static_index in _table.by_index:
             parent = parent or _table.by_index[TypeIndex.OBJECT]
-            index = _table.free_index(parent, slots)
+            index = _table.free_index(parent, slots, key)
         one = _table.add(index, key, parent, slots)
         one.can_overflow = can_overflow and (parent is None or parent.can_overflow)
         return index
@@ -375,26 +389,20 @@ def register_field(index: int, address: int) -> None:
     """
     with _table.lock:
         one, given = _known(index), TVMFFIFieldInfo.from_address(address)
-        field = TVMFFIFieldInfo.from_buffer_copy(given)
-        _copy_texts(one, field, given)
+        field = _kept_record(one, given)
         if given.flags & 2:  # HasDefault
-            place = address + TVMFFIFieldInfo.default_value.offset
-            _own(ctypes.addressof(field) + TVMFFIFieldInfo.default_value.offset, place)
+            _own_member(field, given, TVMFFIFieldInfo.default_value.offset)
         if given.flags & 1 << 11 and given.setter:  # SetterIsFunctionObj
             retain(given.setter)
-        name = text_of(given.name)
         entry = Field(
-            name,
+            text_of(given.name),
             text_of(given.doc),
             given.flags,
             given.offset,
             given.getter or 0,
             given.setter or 0,
         )
-        place_in = [known.name for known in one.fields]
-        position = place_in.index(name) if name in place_in else len(place_in)
-        one.fields[position : position + 1] = [entry]
-        one.info.fields = _placed(one, one.info.fields, len(place_in), position, field)
+        one.info.fields = _entered(one, one.fields, one.info.fields, entry, field)
         one.info.num_fields = len(one.fields)
 
 
@@ -406,17 +414,11 @@ def register_method(index: int, address: int) -> None:
     """
     with _table.lock:
         one, given = _known(index), TVMFFIMethodInfo.from_address(address)
-        method = TVMFFIMethodInfo.from_buffer_copy(given)
-        _copy_texts(one, method, given)
-        place = TVMFFIMethodInfo.method.offset
-        _own(ctypes.addressof(method) + place, address + place)
-        name = text_of(given.name)
-        function = int(method.method[1]) & 0xFFFFFFFFFFFFFFFF
-        entry = Method(name, text_of(given.doc), given.flags, function)
-        place_in = [known.name for known in one.methods]
-        position = place_in.index(name) if name in place_in else len(place_in)
-        one.methods[position : position + 1] = [entry]
-        one.info.methods = _placed(one, one.info.methods, len(place_in), position, method)
+        method = _kept_record(one, given)
+        _own_member(method, given, TVMFFIMethodInfo.method.offset)
+        function = unsigned(method.method[1])
+        entry = Method(text_of(given.name), text_of(given.doc), given.flags, function)
+        one.info.methods = _entered(one, one.methods, one.info.methods, entry, method)
         one.info.num_methods = len(one.methods)
 
 
@@ -471,17 +473,37 @@ def _copied(one: Type, text: TVMFFIByteArray) -> TVMFFIByteArray:
     return TVMFFIByteArray(ctypes.addressof(memory), text.size)
 
 
-def _copy_texts(one: Type, target: ctypes.Structure, source: ctypes.Structure) -> None:
+_Record = TypeVar("_Record", bound=ctypes.Structure)
+_Entry = TypeVar("_Entry", Field, Method)
+
+
+def _kept_record(one: Type, given: _Record) -> _Record:
+    """A copy of what is registered, with texts of its own."""
+    record = type(given).from_buffer_copy(given)
     for name in ("name", "doc", "metadata"):
-        setattr(target, name, _copied(one, getattr(source, name)))
+        setattr(record, name, _copied(one, getattr(given, name)))
+    return record
 
 
-def _placed(
-    one: Type, old: Optional[int], count: int, position: int, record: ctypes.Structure
+def _own_member(record: ctypes.Structure, given: ctypes.Structure, offset: int) -> None:
+    """Make the value at an offset of a copied record one of its own."""
+    _own(ctypes.addressof(record) + offset, ctypes.addressof(given) + offset)
+
+
+def _entered(
+    one: Type, entries: List[_Entry], old: Optional[int], entry: _Entry, record: ctypes.Structure
 ) -> int:
-    """The address of a new array of records, with one set; the old array stays readable."""
+    """Put an entry, and its record for C++, in the place of those of the same name, or behind all.
+
+    Returns:
+        The address of a new array of records; the old array stays readable.
+    """
+    count = len(entries)
+    names = [known.name for known in entries]
+    position = names.index(entry.name) if entry.name in names else count
+    entries[position : position + 1] = [entry]
     size = ctypes.sizeof(record)
-    memory = ctypes.create_string_buffer(size * max(count, position + 1))
+    memory = ctypes.create_string_buffer(size * len(entries))
     if old:
         ctypes.memmove(memory, old, size * count)
     ctypes.memmove(ctypes.addressof(memory) + size * position, ctypes.addressof(record), size)

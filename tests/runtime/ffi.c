@@ -320,6 +320,15 @@ FUNCTION(types) {
   return failed("an unknown key");
 }
 
+/* A class without room for more than one other. */
+FUNCTION(closed_type) {
+  Bytes key = bytes("test.Closed"), first = bytes("test.First"), second = bytes("test.Second");
+  int32_t base = TVMFFITypeGetOrAllocIndex(&key, -1, 1, 1, 0, 64);
+  CHECK(TVMFFITypeGetOrAllocIndex(&first, -1, 2, 0, 0, base) == base + 1);
+  CHECK(TVMFFITypeGetOrAllocIndex(&first, -1, 2, 0, 0, base) == base + 1);
+  return TVMFFITypeGetOrAllocIndex(&second, -1, 2, 0, 0, base) == -1 ? -1 : 0;
+}
+
 typedef struct {
   Object head;
   int64_t value;
@@ -551,5 +560,13 @@ __attribute__((constructor)) static void start(void) {
   object(&method.method, 68, made);
   TVMFFIFunctionSetGlobalFromMethodInfo(&method, 0);
   TVMFFIObjectDecRef(made);
+}
+#endif
+
+#ifdef TYPES
+__attribute__((constructor)) static void enter(void) {
+  Bytes key = bytes("test.Full"), extra = bytes("test.Extra");
+  int32_t base = TVMFFITypeGetOrAllocIndex(&key, -1, 1, 0, 0, 64);
+  TVMFFITypeGetOrAllocIndex(&extra, -1, 2, 0, 0, base);
 }
 #endif

@@ -210,6 +210,19 @@ def test_types(library: LibraryModule) -> None:
     assert not base.is_a(derived.index)
 
 
+def test_types_without_an_index(library: LibraryModule) -> None:
+    """C++ tells the classes of some types by their indices alone: one too many gets none."""
+    with pytest.raises(LibraryError, match=r"test\.Second.*test\.Closed has no index left"):
+        library["closed_type"]()
+    assert type_table.find_key("test.Second") is None
+
+
+def test_a_library_with_one_type_too_many(tmp_path: Path) -> None:
+    """It cannot be loaded; what C++ does not look at is said afterwards."""
+    with pytest.raises(LibraryError, match=r"test\.Extra.*test\.Full has no index left"):
+        LibraryModule(compiled(tmp_path, "types", "-DTYPES"))
+
+
 def test_classes(library: LibraryModule) -> None:
     """Fields and methods are known here and there; a class may be registered again."""
     index = library["register_counter"]()
