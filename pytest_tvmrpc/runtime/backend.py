@@ -11,11 +11,10 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..errors import LibraryError
 from . import parallel
-from .abi import ANY_SIZE, TypeIndex, record_error, release
+from .abi import ANY_SIZE, record_error
 from .c_form import INT, POINTER, U64, Functions, guarded, offer
 from .device.api import Device, Memory
-from .owned import read_any, write_any
-from .words import unsigned
+from .owned import drop_any, read_any, write_any
 
 __all__ = ["FUNCTIONS"]
 
@@ -122,10 +121,9 @@ def _move_from_packed_return(values: int, index: int, args: int, offset: int) ->
 
 
 def _give_back(place: int) -> None:
-    kind, _, number = read_any(place)
+    word = read_any(place)
     write_any(place, (0, 0, 0))
-    if kind >= TypeIndex.OBJECT and number:
-        release(unsigned(number))
+    drop_any(word)
 
 
 FUNCTIONS: Functions = {

@@ -32,7 +32,7 @@ from .foreign import Reference, tensor_at
 from .function import PackedFunc
 from .module import Module
 from .object import Object, ObjectConvertible, ShapeTuple
-from .owned import text_word
+from .owned import SMALL, text_word, words_at
 from .tensor import Tensor
 from .words import (
     Word,
@@ -54,9 +54,7 @@ _any = struct.Struct("<iIq")
 _int = struct.Struct("<Qq")
 _float = struct.Struct("<Qd")
 MAX_DEPTH = 64
-"""Containers within containers that are made: each level is one more call while they are freed."""
-
-_SMALL = 7  # bytes that fit into a TVMFFIAny, with their NUL
+"""Containers within containers that are made at once: each level is one more call."""
 
 
 def function_cell(function: Callable[..., Any]) -> int:
@@ -213,10 +211,10 @@ def _reference_word(value: Any) -> Optional[Word]:
 
 def _made_word(value: Any, depth: int) -> Optional[Word]:
     """A new object for a value, which whoever asked has to release; None for other values."""
-    from . import containers, failures
+    from . import container_cells, failures
 
     if isinstance(value, ShapeTuple):
-        return TypeIndex.SHAPE, 0, signed(containers.new_shape(value))
+        return TypeIndex.SHAPE, 0, signed(container_cells.new_shape(value))
     if isinstance(value, BaseException):
         return TypeIndex.ERROR, 0, signed(failures.object_of(value))
     if depth >= MAX_DEPTH and isinstance(value, (list, tuple, dict, ObjectConvertible)):
@@ -227,9 +225,9 @@ def _made_word(value: Any, depth: int) -> Optional[Word]:
     if isinstance(value, ObjectConvertible):
         return owned_word(value.asobject(), depth + 1)
     if isinstance(value, (list, tuple)):
-        return TypeIndex.ARRAY, 0, signed(containers.new_array(value, depth))
+        return TypeIndex.ARRAY, 0, signed(container_cells.new_array(value, depth))
     if isinstance(value, dict):
-        return TypeIndex.MAP, 0, signed(containers.new_map(value.items(), depth))
+        return TypeIndex.MAP, 0, signed(container_cells.new_map(value.items(), depth))
     return None
 
 
@@ -260,7 +258,7 @@ def value_of_word(word: Word, owned: bool) -> Any:
 
 
 def _small_text(length: int, number: int) -> bytes:
-    return number.to_bytes(8, "little", signed=True)[: min(length, _SMALL)]
+    return number.to_bytes(8, "little", signed=True)[: min(length, SMALL)]
 
 
 _conversions: Dict[int, Callable[[int, int], Any]] = {
@@ -294,13 +292,13 @@ def _object_value(kind: int, address: int, owned: bool) -> Any:
         if kind == TypeIndex.TENSOR:
             retain(address)
             return tensor_at(address + HEADER_SIZE, Reference(address))
-        from . import containers, failures, native
+        from . import container_cells, containers, failures
 
         if kind == TypeIndex.ERROR:
             return failures.exception_of(address)
         if kind == TypeIndex.SHAPE:
-            return containers.shape_at(address)
-        return native.object_at(kind, address)
+            return container_cells.shape_at(address)
+        return containers.object_at(kind, address)
     finally:
         if owned:
             release(address)
@@ -315,10 +313,7 @@ def _kind_name(kind: int) -> str:
 
 def values_at(address: Optional[int], count: int) -> List[Any]:
     """The values of a TVMFFIAny array; objects in it stay the caller's."""
-    if not count or not address:
-        return []
-    block = (ctypes.c_char * (ANY_SIZE * count)).from_address(address)
-    return [value_of_word(word, owned=False) for word in _any.iter_unpack(block)]
+    return [value_of_word(word, owned=False) for word in words_at(address, count)]
 
 
 def _called(handle: int, args: Optional[int], count: int, result: int) -> int:

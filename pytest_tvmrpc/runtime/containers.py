@@ -1,244 +1,42 @@
-"""Arrays and maps of compiled code: read where they are, and made in the form that C++ reads.
-
-The layouts are those of tvm-ffi 0.1.12 to 0.1.15 (include/tvm/ffi/container), of TVM 0.25 and
-later. Code that reads or changes them is compiled into each library, so they cannot change there
-without notice either.
-"""
+"""Arrays and maps of compiled code as sequences and mappings, read where they are."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 import operator
-import struct
 from typing import (
     Any,
     Dict,
     Hashable,
+    ItemsView,
     Iterable,
     Iterator,
-    List,
     Mapping,
     Optional,
     Sequence,
     Tuple,
+    ValuesView,
 )
 
 from ..dlpack import OpaquePointer
-from . import hashing
-from .abi import ANY_SIZE, HEADER_SIZE, TypeIndex, new_cell, release
+from .abi import ANY_SIZE, HEADER_SIZE, TypeIndex
 from .calling import owned_word, value_of_word
+from .container_cells import (
+    MapCell,
+    TVMFFISeqCell,
+    identity,
+    new_array,
+    new_map,
+    pairs_at,
+    pairs_of_hash,
+    words_of_pairs,
+)
 from .foreign import Reference
-from .native import NativeObject, native_class
-from .object import ShapeTuple
-from .owned import read_any
-from .words import Word, bytes_at, number_of, unsigned
+from .native import NativeObject, native_class, object_at
+from .owned import drop_any, read_any, words_at
+from .words import Word, number_of
 
-__all__ = ["Array", "FFIDict", "FFIList", "Map", "new_array", "new_map", "new_shape", "shape_at"]
-
-_any = struct.Struct("<iIq")
-
-
-class TVMFFISeqCell(ctypes.Structure):
-    """What follows the header of an array or list; the elements of an array come behind it."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_int64),
-        ("capacity", ctypes.c_int64),
-        ("data_deleter", ctypes.c_void_p),
-    ]
-
-
-class TVMFFIShapeCell(ctypes.Structure):
-    """What follows the header of a shape; its lengths come behind it."""
-
-    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t)]
-
-
-class MapCell(ctypes.Structure):
-    """What follows the header of a map or dict; of one with few pairs, they come behind it.
-
-    The rest is for those with many: C++ may turn one into the other, and needs room for it.
-    """
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("size", ctypes.c_uint64),
-        ("slots", ctypes.c_uint64),
-        ("data_deleter", ctypes.c_void_p),
-        ("shift", ctypes.c_uint32),
-        ("first", ctypes.c_uint64),
-        ("last", ctypes.c_uint64),
-    ]
-
-
-_PAIRS_AT = MapCell.shift.offset
-_PAIR_SIZE = 2 * ANY_SIZE
-_IS_SMALL = 1 << 63
-_SMALL_SLOTS = 4  # a map of fewer pairs is a list of them
-_DATA_DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-# ------------------------------------------------------------------------------------ making them
-
-
-def new_array(values: Iterable[Any], depth: int = 0) -> int:
-    """The address of a new array with one reference, which the caller owns.
-
-    Raises:
-        TypeError, ValueError: compiled code cannot take a value, or there are too many levels.
-    """
-    words = _owned_words(values, depth)
-    cell = TVMFFISeqCell(None, len(words), len(words), None)
-    content = b"".join(_any.pack(*word) for word in words)
-    address = new_cell(TypeIndex.ARRAY, None, bytes(cell) + content, drop=_drop_sequence)
-    place = TVMFFISeqCell.from_address(address + HEADER_SIZE)
-    place.data = address + HEADER_SIZE + ctypes.sizeof(TVMFFISeqCell)
-    return address
-
-
-def new_map(pairs: Iterable[Tuple[Any, Any]], depth: int = 0) -> int:
-    """The address of a new map with one reference, which the caller owns.
-
-    Args:
-        pairs: keys and values; of a key that comes again, the last value counts.
-        depth: how many containers it is in.
-
-    Raises:
-        TypeError, ValueError: as `new_array`.
-    """
-    words = _owned_words((part for pair in pairs for part in pair), depth)
-    kept: Dict[Hashable, Tuple[Word, Word]] = {}
-    for key, value in zip(words[::2], words[1::2]):
-        known = kept.get(_identity(key))
-        if known is not None:
-            _drop(key)
-            _drop(known[1])
-            key = known[0]
-        kept[_identity(key)] = key, value
-    content = [_any.pack(*key) + _any.pack(*value) for key, value in kept.values()]
-    if len(content) < _SMALL_SLOTS:
-        return _small_map(content)
-    table = hashing.table_of([_hash(key) for key, _ in kept.values()], content)
-    block = ctypes.create_string_buffer(table.blocks, len(table.blocks))
-    _blocks[ctypes.addressof(block)] = block
-    cell = MapCell(
-        *(ctypes.addressof(block), len(content), table.slots, _free_block_address),
-        *(table.shift, table.first, table.last),
-    )
-    return new_cell(TypeIndex.MAP, None, bytes(cell), drop=_drop_map)
-
-
-def _small_map(content: List[bytes]) -> int:
-    slots = max(len(content), 2)  # which leaves the room that a MapCell takes
-    head = bytes(MapCell(None, len(content), slots | _IS_SMALL, None))[:_PAIRS_AT]
-    memory = head + b"".join(content).ljust(slots * _PAIR_SIZE, b"\0")
-    address = new_cell(TypeIndex.MAP, None, memory, drop=_drop_map)
-    place = MapCell.from_address(address + HEADER_SIZE)
-    place.data = address + HEADER_SIZE + _PAIRS_AT
-    return address
-
-
-def new_shape(shape: Sequence[int]) -> int:
-    """The address of a new shape with one reference, which the caller owns."""
-    content = struct.pack(f"<{len(shape)}q", *shape)
-    head = bytes(TVMFFIShapeCell(None, len(shape)))
-    address = new_cell(TypeIndex.SHAPE, None, head + content)
-    place = TVMFFIShapeCell.from_address(address + HEADER_SIZE)
-    place.data = address + HEADER_SIZE + ctypes.sizeof(TVMFFIShapeCell)
-    return address
-
-
-def shape_at(address: int) -> ShapeTuple:
-    """The content of a shape."""
-    cell = TVMFFIShapeCell.from_address(address + HEADER_SIZE)
-    if not cell.size or not cell.data:
-        return ShapeTuple(())
-    return ShapeTuple((ctypes.c_int64 * cell.size).from_address(cell.data))
-
-
-def _owned_words(values: Iterable[Any], depth: int) -> List[Word]:
-    words: List[Word] = []
-    try:
-        for value in values:
-            words.append(owned_word(value, depth + 1))
-    except BaseException:
-        for word in words:
-            _drop(word)
-        raise
-    return words
-
-
-def _hash(word: Word) -> int:
-    """What C++ takes for the hash of a key."""
-    kind, _, number = word
-    if kind == TypeIndex.SMALL_STR:
-        return hashing.combined(TypeIndex.STR, hashing.of_bytes(_small(number, 8)))
-    if kind == TypeIndex.SMALL_BYTES:
-        return hashing.combined(TypeIndex.BYTES, hashing.of_bytes(_small(number, 8)))
-    if kind in (TypeIndex.STR, TypeIndex.BYTES):
-        content = bytes_at(unsigned(number) + HEADER_SIZE)
-        return hashing.combined(kind, hashing.of_bytes(content))
-    return hashing.combined(kind, unsigned(number))
-
-
-def _small(number: int, length: int) -> bytes:
-    return number.to_bytes(8, "little", signed=True)[:length]
-
-
-# ----------------------------------------------------------------------------------- ending them
-
-
-def _drop(word: Word) -> None:
-    if word[0] >= TypeIndex.OBJECT and word[2]:
-        release(unsigned(word[2]))
-
-
-def _drop_sequence(address: int) -> None:
-    """Give back what the array holds now: C++ may have changed it."""
-    cell = TVMFFISeqCell.from_address(address + HEADER_SIZE)
-    size, cell.size = cell.size, 0
-    for index in range(size):
-        _drop(read_any(cell.data + index * ANY_SIZE))
-
-
-def _drop_map(address: int) -> None:
-    pairs = list(_pairs(address))
-    cell = MapCell.from_address(address + HEADER_SIZE)
-    cell.size = 0
-    for pair in pairs:
-        _drop(read_any(pair))
-        _drop(read_any(pair + ANY_SIZE))
-    if cell.data and cell.data_deleter:
-        _DATA_DELETER(cell.data_deleter)(cell.data)
-
-
-_blocks: Dict[int, Any] = {}  # the pairs of large maps, by address
-
-
-def _free_block(address: int) -> None:
-    _blocks.pop(address, None)
-
-
-_on_free_block = _DATA_DELETER(_free_block)
-_free_block_address = ctypes.cast(_on_free_block, ctypes.c_void_p).value or 0
-
-
-# ---------------------------------------------------------------------------------- reading them
-
-
-def _pairs(address: int) -> Iterator[int]:
-    """Where the keys of a map are, each with its value behind it, in their order."""
-    cell = MapCell.from_address(address + HEADER_SIZE)
-    if cell.slots & _IS_SMALL:
-        for index in range(cell.size):
-            yield cell.data + index * _PAIR_SIZE
-        return
-    index = cell.first
-    for _ in range(cell.size):
-        place = hashing.place(index)
-        yield cell.data + place
-        index = hashing.next_of(cell.data + place)
+__all__ = ["Array", "FFIDict", "FFIList", "Map", "object_at"]
 
 
 class _Elements(NativeObject, Sequence[Any]):
@@ -251,6 +49,11 @@ class _Elements(NativeObject, Sequence[Any]):
 
     def __len__(self) -> int:
         return int(self._cell().size)
+
+    def __iter__(self) -> Iterator[Any]:
+        cell = self._cell()
+        for word in words_at(cell.data, cell.size):
+            yield value_of_word(word, owned=False)
 
     def __getitem__(self, index: Any) -> Any:
         """One element, or a list of them for a slice.
@@ -343,6 +146,9 @@ class FFIList(_Elements):
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # as a list: its content can change
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter([*super().__iter__()])  # references to all, before any of them is taken out
+
     def __repr__(self) -> str:
         return f"[{', '.join(map(repr, self))}]"
 
@@ -356,12 +162,23 @@ class _Pairs(NativeObject, Mapping[Any, Any]):
         return int(MapCell.from_address(self.address + HEADER_SIZE).size)
 
     def __iter__(self) -> Iterator[Any]:
-        for pair in list(_pairs(self.address)):
-            yield value_of_word(read_any(pair), owned=False)
+        return iter([value_of_word(key, owned=False) for key, _ in words_of_pairs(self.address)])
 
-    def _places(self) -> Dict[Hashable, int]:
-        """Where the values are, by what tells their keys apart."""
-        return {_identity(read_any(pair)): pair + ANY_SIZE for pair in _pairs(self.address)}
+    def items(self) -> ItemsView[Any, Any]:
+        """The keys with their values, in their order."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """The values, in the order of their keys."""
+        return _Values(self)
+
+    def _value_at(self, key: Word) -> Optional[int]:
+        """Where the value of a key is."""
+        wanted = identity(key)
+        for pair in pairs_of_hash(self.address, key):
+            if identity(read_any(pair)) == wanted:
+                return pair + ANY_SIZE
+        return None
 
     def __getitem__(self, key: Any) -> Any:
         """The value of a key; ``1``, ``1.0`` and ``True`` are three keys.
@@ -380,9 +197,9 @@ class _Pairs(NativeObject, Mapping[Any, Any]):
         except (TypeError, ValueError):  # no map can have it
             return None
         try:
-            return self._places().get(_identity(word))
+            return self._value_at(word)
         finally:
-            _drop(word)
+            drop_any(word)
 
     def __contains__(self, key: object) -> bool:
         return self._place(key) is not None
@@ -403,6 +220,34 @@ class _Pairs(NativeObject, Mapping[Any, Any]):
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{key!r}: {value!r}' for key, value in self.items())}}}"
+
+
+class _Items(ItemsView[Any, Any]):
+    """The pairs of a map; a look-up of each would cost as much again."""
+
+    def __init__(self, pairs: _Pairs) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[Tuple[Any, Any]]:
+        return iter(
+            [
+                (value_of_word(key, owned=False), value_of_word(value, owned=False))
+                for key, value in words_of_pairs(self._pairs.address)
+            ]
+        )
+
+
+class _Values(ValuesView[Any]):
+    """The values of a map."""
+
+    def __init__(self, pairs: _Pairs) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[Any]:
+        pairs = words_of_pairs(self._pairs.address)
+        return iter([value_of_word(value, owned=False) for _, value in pairs])
 
 
 @native_class(TypeIndex.MAP)
@@ -437,12 +282,14 @@ class Map(_Pairs):
         NativeObject.__init__(made, Reference(new_map(pairs)))
         return made
 
-    def _places(self) -> Dict[Hashable, int]:
+    def _value_at(self, key: Word) -> Optional[int]:
         try:
-            return self._known
+            known = self._known
         except AttributeError:  # it cannot change, so it is looked through once
-            self._known: Dict[Hashable, int] = super()._places()
-        return self._known
+            pairs = pairs_at(self.address)
+            known = {identity(read_any(pair)): pair + ANY_SIZE for pair in pairs}
+            self._known: Dict[Hashable, int] = known
+        return known.get(identity(key))
 
 
 @native_class(TypeIndex.DICT)
@@ -454,18 +301,6 @@ class FFIDict(_Pairs):
 
 
 # ------------------------------------------------------------------------------- comparing values
-
-
-def _identity(word: Word) -> Hashable:
-    """What tells one key from another: the content of text, of other values the word itself."""
-    kind, length, number = word
-    if kind == TypeIndex.SMALL_STR:
-        return TypeIndex.STR, _small(number, length)
-    if kind == TypeIndex.SMALL_BYTES:
-        return TypeIndex.BYTES, _small(number, length)
-    if kind in (TypeIndex.STR, TypeIndex.BYTES):
-        return kind, bytes_at(unsigned(number) + HEADER_SIZE)
-    return kind, number
 
 
 def _number(value: Any) -> Optional[Tuple[type, str]]:

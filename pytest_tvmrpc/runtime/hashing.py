@@ -74,11 +74,16 @@ def table_of(hashes: Sequence[int], pairs: Sequence[bytes]) -> Table:
     return Table(bytes(blocks), len(marks), 64 - bits, slots[0], slots[-1])
 
 
+def _home(value: int, shift: int) -> int:
+    """The slot where the first pair with a hash is."""
+    return (11400714819323198485 * value & _MASK) >> shift
+
+
 def _placed(hashes: Sequence[int], bits: int) -> Optional[Tuple[bytearray, List[int]]]:
     """The bytes of all slots, and the slot of each pair; None where one does not fit."""
     count = 1 << bits
     marks = bytearray([_FREE]) * count
-    homes = [(11400714819323198485 * value & _MASK) >> (64 - bits) for value in hashes]
+    homes = [_home(value, 64 - bits) for value in hashes]
     slots = [_NONE] * len(hashes)
     for number, home in enumerate(homes):  # all the first ones, so that none is in their way
         if marks[home] == _FREE:
@@ -100,6 +105,41 @@ def _placed(hashes: Sequence[int], bits: int) -> Optional[Tuple[bytearray, List[
         else:
             return None
     return marks, slots
+
+
+class Place(NamedTuple):
+    """Where a table is in memory."""
+
+    blocks: int
+    slots: int
+    shift: int
+
+
+def with_hash(table: Place, value: int) -> Optional[List[int]]:
+    """The addresses of the pairs whose keys may have this hash.
+
+    Returns:
+        None where one of them is further away than is known here.
+    """
+    slot = _home(value, table.shift)
+    found: List[int] = []
+    mark = _mark(table, slot)
+    if mark & _IS_NEXT:  # free, or taken by another hash
+        return found
+    while True:
+        found.append(table.blocks + place(slot))
+        jump = mark & 0x7F
+        if not jump:
+            return found
+        if jump >= len(_DISTANCES):
+            return None
+        slot = (slot + _DISTANCES[jump]) % table.slots
+        mark = _mark(table, slot)
+
+
+def _mark(table: Place, slot: int) -> int:
+    at = table.blocks + slot // _BLOCK * _BLOCK_SIZE + slot % _BLOCK
+    return ctypes.c_uint8.from_address(at).value
 
 
 def place(slot: int) -> int:

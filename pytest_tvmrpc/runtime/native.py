@@ -14,7 +14,7 @@ from .abi import TVMFFIObject, retain
 from .calling import failure, function_at, owned_word, value_of_word
 from .foreign import Reference
 from .object import Object
-from .owned import read_any, write_any
+from .owned import drop_any, read_any, write_any
 
 __all__ = ["NativeObject", "key_of", "native_class", "object_at"]
 
@@ -188,7 +188,7 @@ def _set_field(owner: NativeObject, field: type_table.Field, value: Any) -> None
     try:
         code = _GETTER(field.setter)(owner.address + field.offset, place)
     finally:
-        value_of_word(read_any(place), owned=True)  # gives the reference back
+        drop_any(read_any(place))
     if code:
         raise failure(f"field {field.name} of {owner.type_key}", code)
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from typing import List, Optional
 
-from .abi import ANY_SIZE, TVMFFIByteArray, TypeIndex, new_cell, retain
+from .abi import ANY_SIZE, TVMFFIByteArray, TypeIndex, new_cell, release, retain
 from .words import Word, bytes_at, signed, unsigned
 
-__all__ = ["own_any", "read_any", "text_word", "write_any"]
+__all__ = ["SMALL", "drop_any", "own_any", "read_any", "text_word", "words_at", "write_any"]
 
 _any = struct.Struct("<iIq")
-_SMALL = 7  # bytes that fit into a TVMFFIAny, with their NUL
+SMALL = 7
+"""Bytes of text that fit into a TVMFFIAny, with their NUL."""
 
 
 def text_word(kind: int, small_kind: int, text: bytes) -> Word:
     """Text or bytes as a value of its own: within the word where they fit, else as an object."""
-    if len(text) <= _SMALL:
+    if len(text) <= SMALL:
         return small_kind, len(text), int.from_bytes(text.ljust(8, b"\0"), "little", signed=True)
     memory = ctypes.create_string_buffer(text)
     payload = bytes(TVMFFIByteArray(ctypes.addressof(memory), len(text)))
@@ -27,6 +29,13 @@ def read_any(address: int) -> Word:
     """The word at an address of a TVMFFIAny."""
     kind, length, number = _any.unpack_from((ctypes.c_char * ANY_SIZE).from_address(address))
     return kind, length, number
+
+
+def words_at(address: Optional[int], count: int) -> List[Word]:
+    """The words of an array of TVMFFIAny, as they are now."""
+    if not count or not address:
+        return []
+    return list(_any.iter_unpack((ctypes.c_char * (ANY_SIZE * count)).from_address(address)))
 
 
 def write_any(address: int, word: Word) -> None:
@@ -55,3 +64,9 @@ def own_any(word: Word) -> Word:
     if kind >= TypeIndex.OBJECT and number:
         retain(unsigned(number))
     return word
+
+
+def drop_any(word: Word) -> None:
+    """Give a value back that was owned; it is the owner's to see that nobody uses it again."""
+    if word[0] >= TypeIndex.OBJECT and word[2]:
+        release(unsigned(word[2]))

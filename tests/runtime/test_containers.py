@@ -12,7 +12,18 @@ import pytest
 
 from pytest_tvmrpc import dlpack, runtime
 from pytest_tvmrpc.errors import CompilerError
-from pytest_tvmrpc.runtime import Array, Map, Object, ShapeTuple, abi, containers, hashing
+from pytest_tvmrpc.runtime import (
+    Array,
+    Map,
+    Object,
+    ShapeTuple,
+    abi,
+    container_cells,
+    hashing,
+    native,
+    owned,
+)
+from pytest_tvmrpc.runtime.containers import FFIDict
 from pytest_tvmrpc.runtime.library import LibraryModule
 from pytest_tvmrpc.runtime.toolchain import compile_library, find_compiler
 
@@ -33,11 +44,11 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> LibraryModule:
 def _nothing_stays(library: LibraryModule) -> Any:
     """No object of either side is left when the test is over."""
     gc.collect()
-    cells, blocks, alive = len(abi._cells), len(containers._blocks), library["alive"]()
+    cells, blocks, alive = len(abi._cells), len(container_cells._blocks), library["alive"]()
     yield
     gc.collect()
     assert len(abi._cells) == cells
-    assert len(containers._blocks) == blocks
+    assert len(container_cells._blocks) == blocks
     assert library["alive"]() == alive
 
 
@@ -203,6 +214,64 @@ def test_a_table_that_is_full_of_one_hash_grows() -> None:
         slots.append(hashing.next_of(address))
     assert len(set(slots)) == 200
     assert slots[-1] == table.last
+
+
+@pytest.mark.usefixtures("nothing_stays")
+@pytest.mark.parametrize("count", [0, 2, 5, 300])
+def test_a_dict_is_asked_by_the_hash(count: int) -> None:
+    """Each key of a dict of compiled code is found, and what is no key is not."""
+    keys: List[Any] = [*range(count), *(f"a text that is long {number}" for number in range(count))]
+    keys += [b"%d" % number for number in range(count)]
+    made = Map({key: [number] for number, key in enumerate(keys)})
+    abi.TVMFFIObject.from_address(made.address).type_index = 76
+    read = native.object_at(76, made.address)
+    assert isinstance(read, FFIDict)
+    assert list(read) == list(read.keys()) == keys
+    assert dict(read) == {key: [number] for number, key in enumerate(keys)}
+    assert list(read.items()) == [(key, [number]) for number, key in enumerate(keys)]
+    assert list(read.values()) == [[number] for number in range(len(keys))]
+    for missing in (-1, count, "no such text", b"no such bytes", None, 0.0, True, made):
+        assert missing not in read
+        assert read.get(missing) is None
+    abi.TVMFFIObject.from_address(made.address).type_index = 72
+
+
+def test_keys_of_one_hash() -> None:
+    """A chain is followed to its end; how far the next may be is not known for all."""
+    hashes = [7] * 200
+    table = hashing.table_of(hashes, [bytes([number]) * 32 for number in range(200)])
+    buffer = (abi.ctypes.c_char * len(table.blocks)).from_buffer_copy(table.blocks)
+    place = hashing.Place(abi.ctypes.addressof(buffer), table.slots, table.shift)
+    found = hashing.with_hash(place, 7)
+    assert found is not None
+    first = [abi.ctypes.string_at(address, 1) for address in found]
+    assert first == [bytes([number]) for number in range(200)]
+    assert hashing.with_hash(place, 8) == []
+    marks = [at for at in range(len(table.blocks)) if at % hashing._BLOCK_SIZE < 16]
+    (home,) = [at for at in marks if table.blocks[at] < 0x80]
+    buffer[home] = b"\x7e"
+    assert hashing.with_hash(place, 7) is None
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_arrays_nested_at_any_depth() -> None:
+    """They are freed without a call for each level, of which there can be as many as wanted."""
+    nested = Array([])
+    for _ in range(3000):
+        nested = Array([nested])
+    again = Map({"a": nested})
+    del nested
+    assert len(again) == 1
+
+
+@pytest.mark.usefixtures("nothing_stays")
+def test_what_is_taken_out_while_a_list_is_read(library: LibraryModule) -> None:
+    """An iterator over a list has its own references: C may drop the list's meanwhile."""
+    listed = library["make_sequence"](75, ["a"], ["b"])
+    elements = iter(listed)
+    owned.drop_any(owned.words_at(listed._cell().data, 2)[1])
+    listed._cell().size = 1
+    assert list(elements) == [["a"], ["b"]]
 
 
 @pytest.mark.usefixtures("nothing_stays")
