@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import ctypes
-import numbers
 import sys
 from typing import Any
 
 from ..dlpack import DataType
 from ..dlpack import Device as PlainDevice
 from .object import Object, ObjectConvertible, ShapeTuple, String
+from .words import number_word
 
 __all__ = ["convert", "convert_to_object"]
 
 _AS_THEY_ARE = (
-    *(Object, String, ShapeTuple, bool, numbers.Number, ctypes.c_void_p),
+    *(Object, String, ShapeTuple, bool, ctypes.c_void_p),
     *(DataType, PlainDevice, bytes, BaseException, type(None)),
 )
 
 
 def convert(value: Any, span: object = None) -> Any:
-    """A value as a function takes it; calls do this by themselves.
+    """A value as a function takes it.
 
     Args:
-        value: a list or tuple becomes an `Array`, a dict a `Map`, a str a `String`, a bytearray
-            bytes, a callable a `PackedFunc`, an array of NumPy or another library that knows DLPack
-            a `Tensor` of the same memory, a data type of NumPy a `DataType`; an `ObjectConvertible`
-            says itself. Numbers, None, bytes, errors and what is an object stay what they are.
+        value: a list or tuple becomes an `Array`, a dict a `Map`, each of its elements being
+            converted; a str a `String`, a bytearray bytes, a callable a `PackedFunc`, an array of
+            NumPy or another library that knows DLPack a `Tensor` of the same memory, a data type of
+            NumPy a `DataType`; an `ObjectConvertible` says itself. Numbers, None, bytes, errors and
+            what is an object stay what they are.
         span: ignored; up to TVM 0.20 a place in source code.
 
     Raises:
-        TypeError: the value, or one in it, is of another type.
-        ValueError: an integer is beyond 64 bits, containers are nested too deep, or an array is not
+        TypeError: the value, or one in it, is of another type, such as a complex number.
+        ValueError: a number is none of 64 bits, containers are nested too deep, or an array is not
             contiguous.
     """
     if isinstance(value, str) and not isinstance(value, (String, DataType)):
@@ -41,16 +42,20 @@ def convert(value: Any, span: object = None) -> Any:
     if isinstance(value, (list, tuple, dict)):
         from .containers import Array, Map
 
-        return Map(value) if isinstance(value, dict) else Array(value)
+        elements = _elements(value, 0)
+        return Map(elements) if isinstance(value, dict) else Array(elements)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, ObjectConvertible):
         return value.asobject()
+    is_array = hasattr(value, "__dlpack__")
+    if not is_array and number_word("the value", value) is not None:
+        return value
     if callable(value) and not isinstance(value, type):
         from .function import PackedFunc
 
         return PackedFunc(value)
-    if hasattr(value, "__dlpack__"):
+    if is_array:
         from .tensor import from_dlpack
 
         return from_dlpack(value)
@@ -64,6 +69,30 @@ def convert(value: Any, span: object = None) -> Any:
         "expected None, a number, text, bytes, a data type, a device, a function, an array, "
         "a tensor, an object, or a list, tuple or dict of these"
     )
+
+
+def _elements(container: Any, depth: int) -> Any:
+    """A list, tuple or dict with what its elements become, for a container that is made of it.
+
+    Args:
+        depth: how many others it is in.
+    """
+    from .calling import MAX_DEPTH
+
+    if depth >= MAX_DEPTH:
+        raise ValueError(
+            f"a {type(container).__name__} is more than {MAX_DEPTH} containers deep, or holds "
+            "itself; expected fewer levels"
+        )
+
+    def element(value: Any) -> Any:
+        if isinstance(value, (list, tuple, dict)) and not isinstance(value, _AS_THEY_ARE):
+            return _elements(value, depth + 1)
+        return convert(value)
+
+    if isinstance(container, dict):
+        return {convert(key): element(value) for key, value in container.items()}
+    return [element(value) for value in container]
 
 
 def convert_to_object(value: Any, span: object = None) -> Any:
