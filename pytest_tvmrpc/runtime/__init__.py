@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any, List
 
 from ..dlpack import DataType, DataTypeCode
@@ -18,7 +19,10 @@ from .device.names import *  # noqa: F403  (what it lists, and it says so below)
 from .tensor import NDArray, Tensor, array, empty, from_dlpack, numpyasarray, tensor
 
 if TYPE_CHECKING:
+    from . import module as module
     from . import nd, profiling
+    from . import params as params
+    from . import toolchain as toolchain
     from .constant import FloatImm, IntImm, Scriptable, const
     from .containers import Array, Map
     from .conversion import convert, convert_to_object
@@ -161,14 +165,22 @@ _HOMES = {
 if not TYPE_CHECKING:  # to which every name would be there
 
     def __getattr__(name: str) -> Any:
-        if name in ("nd", "profiling"):
-            return importlib.import_module(f"{__name__}.{name}")
         home = _HOMES.get(name)
         if home is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return _submodule(name)
         found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
         globals()[name] = found
         return found
+
+
+def _submodule(name: str) -> Any:
+    """A file of this folder, such as ``runtime.module``: as in TVM, it needs no import."""
+    found = None
+    if name.isidentifier() and not name.startswith("_"):
+        found = importlib.util.find_spec(f"{__name__}.{name}")
+    if found is None or not found.has_location:  # a folder without code has none
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(found.name)
 
 
 def __dir__() -> List[str]:

@@ -30,18 +30,20 @@ def export_library(
     Raises:
         LibraryError: a module cannot be linked, or two of them want other flags.
         CompilerError: no compiler, or it refused.
+        TypeError: `addons` are no list of files.
     """
     import tempfile
 
+    more = toolchain.listed("addons", addons or (), "['kernel.o']")
     target = os.fspath(file_name)
     modules = reachable(module)
     _check_exportable(modules)
     if workspace_dir is None:
         with tempfile.TemporaryDirectory(prefix="tvmrpc-export-") as folder:
-            files = [*(addons or ()), *_write(modules, folder)]
+            files = [*more, *_write(modules, folder)]
             return _link(module, target, files, fcompile, folder, fpack_imports, options)
     folder = os.fspath(workspace_dir)
-    files = [*(addons or ()), *_write(modules, folder)]
+    files = [*more, *_write(modules, folder)]
     return _link(module, target, files, fcompile, folder, fpack_imports, options)
 
 

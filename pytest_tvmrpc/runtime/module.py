@@ -29,9 +29,9 @@ from .property_mask import Answer, ModulePropertyMask
 
 if TYPE_CHECKING:
     from .function import PackedFunc
-    from .profiling import TimedCall, TimeEvaluator, Timing
+    from .profiling import BenchmarkResult, TimedCall, TimeEvaluator, Timing
 
-__all__ = ["LINKED", "Module", "ModulePropertyMask", "load_module"]
+__all__ = ["LINKED", "BenchmarkResult", "Module", "ModulePropertyMask", "load_module"]
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -116,7 +116,11 @@ class Module(Object):
 
         Args:
             query_imports: look in the imported modules, too.
+
+        Raises:
+            TypeError: the name is no str.
         """
+        registry.check_name(name)
         modules = reachable(self) if query_imports else [self]
         return any(module.has_own(name) for module in modules)
 
@@ -135,8 +139,10 @@ class Module(Object):
 
         Raises:
             AttributeError: there is none; the message names functions that exist.
+            TypeError: the name is no str.
         """
         __tracebackhide__ = True
+        registry.check_name(name)
         function = self._find(name, query_imports)
         if function is None:
             raise AttributeError(f"Module has no function '{name}'{self._hint(name)}")
@@ -282,6 +288,9 @@ class Module(Object):
 
         Returns:
             Its JSON object; None if there is no function of this name, or nothing of it.
+
+        Raises:
+            TypeError: the name is no str.
         """
         text = self._described("metadata", name, query_imports)
         return None if text is None else cast("Dict[str, Any]", json.loads(text))
@@ -291,6 +300,7 @@ class Module(Object):
         return self._described("doc", name, query_imports) or None
 
     def _described(self, what: str, name: str, query_imports: bool) -> Optional[str]:
+        registry.check_name(name)
         for module in reachable(self) if query_imports else [self]:
             text = module.describe(what, name)
             if text is not None:
@@ -338,22 +348,12 @@ class Module(Object):
             DeviceError: nobody drives such devices here.
         """
         __tracebackhide__ = True
-        from .profiling import Timing
+        from .profiling import Timing, flush_and_preproc
 
-        flush_bytes = cache_flush_bytes
-        if isinstance(flush_bytes, str) or callable(flush_bytes):
-            if f_preproc:
-                raise TypeError(
-                    f"cache_flush_bytes is {flush_bytes!r}; expected an integer, since f_preproc "
-                    "is given, too"
-                )
-            f_preproc, flush_bytes = flush_bytes, 0
-        if not isinstance(func_name, str):
-            raise TypeError(f"{func_name!r} is no name of a function; expected a str")
+        registry.check_name(func_name)
         if not isinstance(dev, Device):
             raise TypeError(f"{dev!r} is no device; expected e.g. runtime.cpu(0)")
-        if not isinstance(f_preproc, str) and not callable(f_preproc):
-            raise TypeError(f"f_preproc is {f_preproc!r}; expected a function or its name")
+        flush_bytes, preproc = flush_and_preproc(cache_flush_bytes, f_preproc)
         timing = Timing(
             number,
             repeat,
@@ -363,7 +363,7 @@ class Module(Object):
             repeats_to_cooldown,
             flush_bytes,
         )
-        return self.make_evaluator(func_name, dev, timing.checked(), f_preproc)
+        return self.make_evaluator(func_name, dev, timing.checked(), preproc)
 
     def make_evaluator(
         self, name: str, device: Device, timing: Timing, preproc: Union[str, Callable[..., Any]]
@@ -482,3 +482,13 @@ def reachable(root: Module) -> List[Module]:
     for module in found:  # grows while it is walked
         found += [imported for imported in module.imported_modules if imported not in found]
     return found
+
+
+if not TYPE_CHECKING:  # to which every name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name != "BenchmarkResult":  # where TVM has it; imported when it is asked for
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .profiling import BenchmarkResult
+
+        return BenchmarkResult

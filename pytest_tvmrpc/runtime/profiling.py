@@ -137,6 +137,31 @@ class Timing(NamedTuple):
         return Timing(*map(_checked, self._fields, self))
 
 
+def flush_and_preproc(
+    cache_flush_bytes: Any, f_preproc: Union[str, Callable[..., Any]]
+) -> Tuple[int, Union[str, Callable[..., Any]]]:
+    """The last two arguments of a time evaluator, of which older versions of TVM have the second.
+
+    Args:
+        cache_flush_bytes: of `Timing`; a text or a function is meant for the other.
+        f_preproc: a function, or the name of a global one.
+
+    Raises:
+        TypeError: both are for `f_preproc`, or that is neither a function nor a name.
+    """
+    flush_bytes = cache_flush_bytes
+    if isinstance(flush_bytes, str) or callable(flush_bytes):
+        if f_preproc:
+            raise TypeError(
+                f"cache_flush_bytes is {flush_bytes!r}; expected an integer, since f_preproc is "
+                "given, too"
+            )
+        f_preproc, flush_bytes = flush_bytes, 0
+    if not isinstance(f_preproc, str) and not callable(f_preproc):
+        raise TypeError(f"f_preproc is {f_preproc!r}; expected a function or its name")
+    return flush_bytes, f_preproc
+
+
 _LIMITS = {
     "number": (1, _INT32_MAX),
     "repeat": (1, 1_000_000),  # each is a double in the answer

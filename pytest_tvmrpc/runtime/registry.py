@@ -56,7 +56,7 @@ def register_func(
         if not own_name:
             raise ValueError(f"{func_name!r} has no name of its own; give it one as func_name")
         return _register(own_name, func_name, override)
-    _check_name(func_name)
+    check_name(func_name)
     if f is not None:
         return _register(func_name, f, override)
     name = func_name
@@ -78,7 +78,7 @@ def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFu
         ValueError: there is none, and `allow_missing` is not given; otherwise None is returned.
         TypeError: the name is no text.
     """
-    _check_name(name)
+    check_name(name)
     function = _functions.get(name)
     if function is None and name.startswith(_BUILTIN):
         _enter_builtin()
@@ -103,13 +103,14 @@ def remove_global_func(name: str) -> None:
     Raises:
         TypeError: the name is no text.
     """
-    _check_name(name)
+    check_name(name)
     function = _functions.pop(name, None)
     if function is not None:
         function.is_global = False
 
 
-def _check_name(name: object) -> None:
+def check_name(name: object) -> None:
+    """Raises TypeError for what is no name of a function."""
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is no name of a function; expected a str")
 

@@ -81,6 +81,7 @@ class StaticLibrary(Module):
 
     Raises:
         LibraryError: it is no object file, or is one for another machine.
+        TypeError: the names are no list of str.
     """
 
     kind = "static_library"
@@ -90,7 +91,7 @@ class StaticLibrary(Module):
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         super().__init__()
         self.path = os.path.abspath(os.fspath(path))
-        self._names = tuple(names)
+        self._names = toolchain.listed("func_names", names, "['add']")
         if not os.path.isfile(self.path):
             raise LibraryError(
                 f"{self.path} is no file; expected an object file to keep; check the path"
@@ -145,10 +146,6 @@ def load_static_library(path: Path, func_names: Sequence[str]) -> StaticLibrary:
         LibraryError: it is no object file, or is one for another machine.
         TypeError: `func_names` are no names.
     """
-    if isinstance(func_names, str) or not all(isinstance(name, str) for name in func_names):
-        raise TypeError(
-            f"func_names is {func_names!r}; expected a list of the names of functions, as ['add']"
-        )
     return StaticLibrary(path, func_names)
 
 
@@ -178,11 +175,16 @@ def module_from_source(
     Raises:
         CompilerError: no compiler, or it refused; the message has its first lines.
         LibraryError: there is no such file, or a function is missing.
+        TypeError: an argument is of another type.
         ValueError: another language.
     """
-    given = _source(source, lang, flags)
+    wanted = toolchain.listed("functions", functions, "['add']")
+    words = toolchain.listed("flags", flags, "['-O3', '-lm']")
+    if not isinstance(lang, str):
+        raise TypeError(f"lang is {lang!r}; expected 'c', 'c++', or '' for the default")
+    given = _source(source, lang, words)
     module = compile_cache.load(given, compiler, lambda path: SourceModule(given, path))
-    for name in functions:
+    for name in wanted:
         if not module.implements_function(name):
             try:
                 module.get_function(name)
@@ -192,9 +194,12 @@ def module_from_source(
 
 
 def _source(source: Path, lang: str, flags: Sequence[str]) -> Source:
-    if isinstance(flags, str):
-        raise TypeError(f"flags is {flags!r}; expected a list of words, as ['-O3', '-lm']")
-    text = os.fspath(source)
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(
+            f"the source is of type {type(source).__name__}; expected a program or the path of its "
+            "file as str; decode bytes"
+        )
     path = ""
     if not isinstance(source, str) or not any(character in text for character in _TEXT):
         path = os.path.abspath(text)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
-from typing import IO, Dict, List, Optional, Sequence, Tuple, Union
+from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..errors import CompilerError, LibraryError
 from . import elf
@@ -115,9 +115,12 @@ def compile_library(
 
     Raises:
         CompilerError: no compiler, or it refused; the message has its first lines and the command.
+        TypeError: the options are no list of str, or the sources no files.
     """
-    files = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    names = [os.path.abspath(file) if folder else os.fspath(file) for file in files]
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    files = listed("sources", given, "['kernel.o']")
+    options = listed("options", options, "['-O3', '-lm']")
+    names = [os.path.abspath(file) if folder else file for file in files]
     if compiler is None:
         command = find_compiler(has_objects=not all(name.endswith(".c") for name in names))
     else:
@@ -140,6 +143,26 @@ def compile_library(
     return target
 
 
+def listed(argument: str, given: Any, example: str) -> Tuple[str, ...]:
+    """The words or files of a list; one by itself is none, but letters.
+
+    Args:
+        argument: the name of the argument.
+        given: its value; each element is a str, or a path as `os.PathLike`.
+        example: what it may be, for the message.
+
+    Raises:
+        TypeError: this is no list, or an element is neither.
+    """
+    is_one = isinstance(given, (str, bytes, bytearray, os.PathLike))
+    elements = tuple(given) if hasattr(given, "__iter__") and not is_one else (None,)
+    paths = (each.__fspath__() if isinstance(each, os.PathLike) else each for each in elements)
+    words = tuple(path for path in paths if isinstance(path, str))
+    if len(words) < len(elements):
+        raise TypeError(f"{argument} is {given!r}; expected a list of str, as {example}")
+    return words
+
+
 def create_shared(
     output: str,
     objects: Union[str, Sequence[str]],
@@ -159,7 +182,7 @@ def create_shared(
     Raises:
         CompilerError: no compiler, or it refused.
     """
-    words = [options] if isinstance(options, str) else list(options or ())
+    words = [options] if isinstance(options, str) else options or ()
     compile_library(objects, output, options=words, compiler=cc, folder=cwd)
 
 

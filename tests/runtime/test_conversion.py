@@ -98,7 +98,7 @@ def test_containers_that_are_too_deep() -> None:
 def test_numbers_beyond_64_bits(value: Any) -> None:
     """They are refused, by themselves and within a container."""
     for given in (value, [value], {"a": (value,)}):
-        with pytest.raises(ValueError, match="64-bit integer|float of 64 bits"):
+        with pytest.raises(ValueError, match=r"64-bit integer|float of 64 bits"):
             convert(given)
 
 

@@ -291,3 +291,27 @@ def test_loaders_of_others(tmp_path: Path, register: Any) -> None:
     register("ffi.Module.load_from_file.test_format", load)
     assert load_module(tmp_path / "x.test_format") is module
     assert paths == [str(tmp_path / "x.test_format")]
+
+
+@pytest.mark.parametrize("name", [5, None, b"f", ["f"]])
+def test_what_is_no_name_of_a_function(name: Any) -> None:
+    """It is refused by every kind of module, wherever one asks by name."""
+    for module in (Functions(f=len), runtime.system_lib()):
+        for method in (
+            module.get_function,
+            module.implements_function,
+            module.get_function_doc,
+            module.get_function_metadata,
+        ):
+            with pytest.raises(TypeError, match="is no name of a function; expected a str"):
+                method(name)
+        assert name not in module
+
+
+def test_where_tvm_has_the_result_of_a_measurement() -> None:
+    """`BenchmarkResult` is a name of the file `module`, too."""
+    from pytest_tvmrpc.runtime.module import BenchmarkResult
+
+    assert BenchmarkResult is runtime.module.BenchmarkResult is runtime.profiling.BenchmarkResult
+    with pytest.raises(AttributeError, match=r"runtime\.module' has no attribute 'x'"):
+        runtime.module.x  # noqa: B018

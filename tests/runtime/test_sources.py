@@ -14,7 +14,12 @@ from pytest_tvmrpc import runtime
 from pytest_tvmrpc.errors import CompilerError, LibraryError
 from pytest_tvmrpc.runtime import compile_cache
 from pytest_tvmrpc.runtime.module import load_module
-from pytest_tvmrpc.runtime.toolchain import create_shared, find_compiler, include_dir
+from pytest_tvmrpc.runtime.toolchain import (
+    compile_library,
+    create_shared,
+    find_compiler,
+    include_dir,
+)
 
 if TYPE_CHECKING:
     from pytest_tvmrpc.runtime.sources import StaticLibrary
@@ -105,8 +110,36 @@ def test_flags_and_compiler(tmp_path: Path) -> None:
     assert runtime.module_from_source(program(), compiler=compiler[0])["one"]() == 1
     with pytest.raises(CompilerError, match="'/nowhere/cc' cannot be run"):
         runtime.module_from_source(program(), compiler="/nowhere/cc")
-    with pytest.raises(TypeError, match=r"flags is '-O3'; expected a list of words"):
-        runtime.module_from_source(program(), flags="-O3")
+
+
+def exportable() -> runtime.Module:
+    """A module that can be linked."""
+    return runtime.module_from_source(program())
+
+
+@pytest.mark.parametrize("given", ["abc", b"abc", [1], 5, {"a": 1}.values(), Path("a.o")])
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("functions", lambda given: runtime.module_from_source(program(), functions=given)),
+        ("flags", lambda given: runtime.module_from_source(program(), flags=given)),
+        ("func_names", lambda given: runtime.load_static_library("kernel.o", given)),
+        ("addons", lambda given: exportable().export_library("x", addons=given)),
+        ("options", lambda given: compile_library("x.c", "x.so", options=given)),
+    ],
+)
+def test_what_is_no_list_of_words(argument: str, call: Callable[[Any], Any], given: Any) -> None:
+    """A word by itself is no list of its letters, and nothing else is taken for words."""
+    with pytest.raises(TypeError, match=rf"^{argument} is .*; expected a list of str, as \['"):
+        call(given)
+
+
+def test_words_from_anywhere() -> None:
+    """They may come one by one, and are looked at once."""
+    module = runtime.module_from_source(program(), functions=iter(["one"]), flags=iter(["-DONE=7"]))
+    assert module["one"]() == 7
+    with pytest.raises(LibraryError, match="Module has no function 'two'"):
+        runtime.module_from_source(program(), functions=iter(["one", "two"]))
 
 
 def test_relative_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +180,10 @@ def test_errors_of_the_compiler(tmp_path: Path) -> None:
         ("none.c", "", LibraryError, r"none\.c cannot be read: No such file.*as text"),
         ("", "", LibraryError, "cannot be read"),
         ("int x;", "fortran", ValueError, "language 'fortran'; expected 'c' or 'c\\+\\+'"),
-        (b"int x;", "", LibraryError, "cannot be read"),
-        (3, "", TypeError, "int"),
+        ("int x;", None, TypeError, r"lang is None; expected 'c', 'c\+\+', or ''"),
+        (b"int x;", "c", TypeError, "the source is of type bytes; expected a program"),
+        (3, "", TypeError, "the source is of type int; expected a program"),
+        (None, "c", TypeError, "the source is of type NoneType; expected a program"),
     ],
 )
 def test_what_is_no_source(source: Any, lang: str, kind: Any, message: str) -> None:
@@ -250,7 +285,7 @@ def test_what_is_no_object(tmp_path: Path, content: Any, message: str) -> None:
 def test_what_are_no_names(static: Any, tmp_path: Path, names: Any) -> None:
     """A single str would be taken for its letters."""
     static()
-    with pytest.raises(TypeError, match="expected a list of the names of functions"):
+    with pytest.raises(TypeError, match="expected a list of str"):
         runtime.load_static_library(tmp_path / "two.o", names)
 
 
