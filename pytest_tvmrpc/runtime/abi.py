@@ -168,8 +168,24 @@ def set_value_of_cell(address: int, value: Any) -> None:
     _cells[address] = _cells[address]._replace(value=value)
 
 
-_counting: Dict[str, Callable[[int, int], int]] = {}  # what `count_with` gave, of the process
 _adding = threading.RLock()  # a signal's handler may drop objects, too
+
+
+def _add_in_turn(address: int, number: int) -> int:
+    """Add to a count, and return what was there; for objects that only Python's threads share.
+
+    They take turns, since up to Python 3.9 another one may run between the read and the write.
+    """
+    count = ctypes.c_uint64.from_address(address)  # may collect garbage, and so count: not below
+    with _adding:
+        if _counting["add"] is not _add_in_turn:
+            return _counting["add"](address, number)
+        before = count.value
+        count.value = before + number
+    return before
+
+
+_counting: Dict[str, Callable[[int, int], int]] = {"add": _add_in_turn}  # of the process
 
 
 def count_with(add: Callable[[int, int], int]) -> None:
@@ -182,38 +198,19 @@ def count_with(add: Callable[[int, int], int]) -> None:
         _counting["add"] = add
 
 
-def _add(address: int, number: int) -> int:
-    """Add to a count, and return what was there.
-
-    Without machine code that is good for objects that only threads of Python share: they take
-    turns, since up to Python 3.9 another one may run between the read and the write.
-    """
-    add = _counting.get("add")
-    if add is not None:
-        return add(address, number)
-    count = ctypes.c_uint64.from_address(address)  # may collect garbage, and so count: not below
-    with _adding:
-        add = _counting.get("add")
-        if add is not None:
-            return add(address, number)
-        before = count.value
-        count.value = before + number
-    return before
-
-
 def retain(address: int) -> None:
     """Take one more strong reference to an object, ours or foreign."""
-    _add(address, 1)
+    _counting["add"](address, 1)
 
 
 def release(address: int) -> None:
     """Give one strong reference back; the object's deleter runs when it was the last."""
-    before = _add(address, -1)
+    before = _counting["add"](address, -1)
     if before == _BOTH_COUNTS_ONE:
         _run_deleter(address, _DELETE_STRONG | _DELETE_WEAK)
     elif before & 0xFFFFFFFF == 1:
         _run_deleter(address, _DELETE_STRONG)
-        if _add(address, -(1 << 32)) >> 32 == 1:
+        if _counting["add"](address, -(1 << 32)) >> 32 == 1:
             _run_deleter(address, _DELETE_WEAK)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import struct
 from typing import Any, Callable, Optional, Tuple
 
 from ..dlpack import MAX_NDIM, DataType, checked_shape, compact_strides, tensor_nbytes
@@ -38,6 +40,12 @@ class _ForeignMemory:
         self._owner = owner
 
 
+_RECORD = struct.Struct("@PiiiBBHPPQ")
+"""A DLTensor, whole: its fields one by one would cost more than the rest of a look at it."""
+_Record = ctypes.c_char * _RECORD.size
+_NUMBERS = [ctypes.c_int64 * count for count in range(MAX_NDIM + 1)]
+
+
 def axes_of(record: DLTensor, dtype: DataType) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
     """The lengths and strides that a DLTensor describes; strides in C order where it has none.
 
@@ -47,21 +55,41 @@ def axes_of(record: DLTensor, dtype: DataType) -> Tuple[Tuple[int, ...], Tuple[i
     Raises:
         LibraryError: there can be no such tensor.
     """
-    count = record.ndim
+    shape = _lengths(record.shape, record.ndim)
+    _, strides = _layout(dtype, shape)
+    return shape, _numbers(record.strides, len(shape)) if record.strides else strides
+
+
+def _lengths(address: Optional[int], count: int) -> Tuple[int, ...]:
+    """The lengths at an address.
+
+    Raises:
+        LibraryError: they are too many, or nowhere.
+    """
     if not 0 <= count <= MAX_NDIM:
         raise LibraryError(
             f"compiled code describes a tensor of {count} axes; expected 0 to {MAX_NDIM}"
         )
-    if count and not record.shape:
+    if count and not address:
         raise LibraryError(
             f"compiled code describes a tensor of {count} axes with their lengths at NULL; "
             "expected the address of its shape"
         )
+    return _numbers(address, count)
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(dtype: DataType, shape: Tuple[int, ...]) -> Tuple[int, Tuple[int, ...]]:
+    """The bytes of a tensor and its strides in C order; most have the form of one before.
+
+    Raises:
+        LibraryError: there can be no such tensor.
+    """
     try:
-        shape = checked_shape(_numbers(record.shape, count), dtype)
+        checked_shape(shape, dtype)
     except ValueError as error:
         raise LibraryError(f"compiled code describes a tensor that cannot be: {error}") from None
-    return shape, _numbers(record.strides, count) or compact_strides(shape)
+    return tensor_nbytes(shape, dtype), compact_strides(shape)
 
 
 def is_dense(shape: Tuple[int, ...], strides: Tuple[int, ...]) -> bool:
@@ -73,7 +101,7 @@ def is_dense(shape: Tuple[int, ...], strides: Tuple[int, ...]) -> bool:
 
 
 def _numbers(address: Optional[int], count: int) -> Tuple[int, ...]:
-    return tuple((ctypes.c_int64 * count).from_address(address)) if address and count else ()
+    return tuple(_NUMBERS[count].from_address(address)[:]) if address and count else ()
 
 
 def tensor_at(
@@ -91,22 +119,24 @@ def tensor_at(
         LibraryError: there can be no such tensor, it has no memory, or its elements do not lie
             in C order without gaps.
     """
-    record = DLTensor.from_address(address)
-    dtype = DataType.of(record.code, record.bits, record.lanes)
+    data, kind, number, count, code, bits, lanes, lengths, steps, byte_offset = _RECORD.unpack_from(
+        _Record.from_address(address)
+    )
+    dtype = DataType.of(code, bits, lanes)
     if dtype_from is not None:
         dtype = dtype_from(dtype)
-    shape, strides = axes_of(record, dtype)
-    if not is_dense(shape, strides):
+    shape = _lengths(lengths, count)
+    nbytes, compact = _layout(dtype, shape)
+    strides = _numbers(steps, count) if steps else compact
+    if strides != compact and not is_dense(shape, strides):
         raise LibraryError(
             f"a tensor of shape {shape} has strides {strides}; "
             "expected elements in C order without gaps; copy it first"
         )
-    if not record.data and tensor_nbytes(shape, dtype):
+    if nbytes and not data:
         raise LibraryError(
             f"compiled code describes a tensor of shape {shape} and type {dtype} at NULL; "
             "expected the address of its elements"
         )
-    nbytes = record.byte_offset + tensor_nbytes(shape, dtype)
-    memory = _ForeignMemory(record.data or 0, nbytes, owner)
-    device = Device(record.device_type, record.device_id)
-    return Tensor(memory, shape, dtype, device, record.byte_offset)
+    memory = _ForeignMemory(data, byte_offset + nbytes, owner)
+    return Tensor(memory, shape, dtype, Device._make((kind, number)), byte_offset)
