@@ -13,15 +13,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import stat
 import struct
-from typing import Any, BinaryIO, Dict, Iterator, Mapping, Tuple, Union, cast
+from typing import Any, BinaryIO, Dict, Iterator, Mapping, Optional, Tuple, Union, cast
 
 from ..dlpack import MAX_NDIM, DataType, DeviceType, checked_shape, tensor_nbytes
 from .device.names import cpu
-from .tensor import Tensor, empty, tensor
+from .tensor import Tensor, tensor
 
 __all__ = [
     "load_param_dict",
@@ -212,25 +213,43 @@ def _stored_nbytes(shape: Tuple[int, ...], dtype: DataType) -> int:
     return count
 
 
+_CPU = cpu(0)
+
+
+@functools.lru_cache(maxsize=64)
+def _known_type(code: int, bits: int, lanes: int) -> DataType:
+    """The data type with these numbers, if they mean one.
+
+    Raises:
+        ValueError: they do not.
+    """
+    dtype = DataType.of(code, bits, lanes)
+    DataType(str(dtype))  # knows no others
+    return dtype
+
+
 class _Bytes(io.RawIOBase):
     """Bytes in memory as a file, without a copy of them."""
 
     def __init__(self, view: memoryview) -> None:
         super().__init__()
-        self._left = view
+        self._view = view
+        self._at = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        taken = bytes(self._left[: size if size >= 0 else None])
-        self._left = self._left[len(taken) :]
+        end = self._at + size if size >= 0 else None
+        taken = self._view[self._at : end].tobytes()
+        self._at += len(taken)
         return taken
 
     def readinto(self, target: Any) -> int:
-        count = min(len(target), len(self._left))
-        target[:count] = self._left[:count]
-        self._left = self._left[count:]
+        part = self._view[self._at : self._at + len(target)]
+        count = len(part)
+        target[:count] = part
+        self._at += count
         return count
 
 
@@ -248,7 +267,9 @@ class _Reader:
         self.left = left
 
     def take(self, nbytes: int) -> bytes:
-        self._expect(nbytes)
+        if not 0 <= nbytes <= self.left:  # as in `_check`, whose call costs as much as the read
+            self._check(nbytes)
+        self.left -= nbytes
         taken = self._file.read(nbytes)
         if len(taken) != nbytes:
             raise self._shrunk()
@@ -273,18 +294,18 @@ class _Reader:
 
     def tensor(self) -> Tensor:
         start = self._nbytes - self.left
-        magic, _, device_type, _, ndim, *numbers = self.unpack(_TENSOR_HEAD)
+        head = _TENSOR_HEAD.unpack(self.take(_TENSOR_HEAD.size))
+        magic, _, device_type, _, ndim, code, bits, lanes = head
         if magic != _TENSOR_MAGIC or device_type != DeviceType.CPU:
             raise ValueError(f"there is no CPU tensor in the parameters at byte {start}")
         if not 0 <= ndim <= MAX_NDIM:  # before any arithmetic: it is long for numbers of any length
             raise ValueError(
                 f"the tensor at byte {start} has {ndim} dimensions; 0 to {MAX_NDIM} can be"
             )
-        shape = struct.unpack(f"<{ndim}q", self.take(8 * ndim))
-        (nbytes,) = self.unpack(_I64)
-        dtype = DataType.of(*numbers)
+        *lengths, nbytes = struct.unpack(f"<{ndim + 1}q", self.take(8 * ndim + _I64.size))
+        shape = tuple(lengths)
         try:
-            DataType(str(dtype))  # knows no numbers that mean nothing
+            dtype = _known_type(code, bits, lanes)
             checked_shape(shape, dtype)
         except ValueError as error:
             raise ValueError(f"the tensor at byte {start} cannot be: {error}") from None
@@ -294,12 +315,12 @@ class _Reader:
                 f"which do not fit its shape {shape} and type {dtype}"
             )
         self._expect(nbytes)
-        loaded = empty(shape, dtype, cpu(0))
-        self._fill(loaded)
+        loaded = Tensor(_CPU.api.alloc(_CPU, shape, dtype, None), shape, dtype, _CPU)
+        if nbytes:
+            self._fill(loaded.host_view())
         return loaded
 
-    def _fill(self, loaded: Tensor) -> None:
-        left = loaded.host_view() if loaded.nbytes else None
+    def _fill(self, left: Optional[memoryview]) -> None:
         while left:
             count = cast("io.BufferedIOBase", self._file).readinto(left)
             if not count:
