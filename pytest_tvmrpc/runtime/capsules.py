@@ -13,7 +13,7 @@ from ..errors import LibraryError
 from .abi import DLTensor
 from .device.cpu import API, borrowed
 from .exchange import DLManagedTensor, DLManagedTensorVersioned, Managed, managed_tensor
-from .foreign import tensor_at
+from .foreign import axes_of, is_dense, tensor_at
 from .tensor import Tensor
 
 __all__ = ["given", "taken"]
@@ -104,7 +104,7 @@ def taken(source: Any) -> Tensor:
 
     Raises:
         TypeError: neither, or an element is less than a byte.
-        ValueError: the elements do not lie in C order without gaps.
+        ValueError: the elements do not lie in C order without gaps, or there is no such tensor.
     """
     capsule = source if type(source).__name__ == "PyCapsule" else _asked(source)
     place = id(capsule)
@@ -120,9 +120,11 @@ def taken(source: Any) -> Tensor:
     if dtype.bits % 8:
         raise TypeError(f"{dtype} cannot be shared, since libraries pack it in different ways")
     try:
+        if not is_dense(*axes_of(managed.dl_tensor, dtype)):
+            raise ValueError("the tensor is not contiguous; use tensor(), which copies")
         tensor = tensor_at(address + kind.dl_tensor.offset)
     except LibraryError as error:
-        raise ValueError(f"not contiguous; use tensor(), which copies: {error}") from None
+        raise ValueError(f"the capsule's tensor cannot be taken: {error}") from None
     _capsules.PyCapsule_SetName(place, _USED[is_versioned])
     owner = Managed(address, managed.deleter)
     start, nbytes = tensor.memory.data + tensor.byte_offset, tensor_nbytes(tensor.shape, dtype)

@@ -56,8 +56,21 @@ def axes_of(record: DLTensor, dtype: DataType) -> Tuple[Tuple[int, ...], Tuple[i
         LibraryError: there can be no such tensor.
     """
     shape = _lengths(record.shape, record.ndim)
-    _, strides = _layout(dtype, shape)
+    nbytes, strides = _layout(dtype, shape)
+    if (record.data or 0) + record.byte_offset + nbytes > _END:
+        raise _beyond(nbytes, record.byte_offset)
     return shape, _numbers(record.strides, len(shape)) if record.strides else strides
+
+
+_END = 1 << 8 * ctypes.sizeof(ctypes.c_void_p)
+"""The number of bytes that addresses can tell from each other."""
+
+
+def _beyond(nbytes: int, byte_offset: int) -> LibraryError:
+    return LibraryError(
+        f"compiled code describes a tensor of {nbytes} bytes at an offset of {byte_offset}, which "
+        "is beyond any memory; expected elements within one"
+    )
 
 
 def _lengths(address: Optional[int], count: int) -> Tuple[int, ...]:
@@ -138,5 +151,7 @@ def tensor_at(
             f"compiled code describes a tensor of shape {shape} and type {dtype} at NULL; "
             "expected the address of its elements"
         )
+    if data + byte_offset + nbytes > _END:
+        raise _beyond(nbytes, byte_offset)
     memory = _ForeignMemory(data, byte_offset + nbytes, owner)
     return Tensor(memory, shape, dtype, Device._make((kind, number)), byte_offset)

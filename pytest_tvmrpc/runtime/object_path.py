@@ -148,6 +148,12 @@ class ObjectPath:
         Raises:
             TypeError: the key cannot be the key of a mapping.
         """
+        try:
+            hash(key)
+        except TypeError as error:
+            raise TypeError(
+                f"a {type(key).__name__} cannot be the key of a mapping: {error}; expected e.g. a str"
+            ) from None
         return _new_path(self, _Step.VALUE, key)
 
     def missing_map_entry(self) -> ObjectPath:

@@ -451,7 +451,7 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
         ext_tensor: has ``__dlpack__``, or is a capsule that ``to_dlpack`` made.
 
     Raises:
-        ValueError: it is not contiguous.
+        ValueError: it is not contiguous, or what describes it makes no sense.
         TypeError: it is nothing of the kind, or its elements are less than a byte each.
     """
     from .capsules import taken

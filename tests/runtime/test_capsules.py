@@ -190,6 +190,31 @@ def test_what_cannot_be_taken():
         runtime.from_dlpack(new(ctypes.c_void_p(1), name, None))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ndim", 65, "cannot be taken: .* 65 axes; expected 0 to 64"),
+        ("shape", None, "cannot be taken: .*lengths at NULL"),
+        ("data", None, "cannot be taken: .*at NULL; expected the address of its elements"),
+        ("byte_offset", 2**64 - 8, "cannot be taken: .*beyond any memory"),
+    ],
+)
+def test_capsules_that_describe_no_tensor(field, value, message):
+    """Say what is wrong with it, which no copy mends; the memory stays who it was."""
+    tensor = runtime.tensor(np.arange(6, dtype="int32"))
+    capsule = tensor.__dlpack__()
+    pointer = ctypes.PyDLL(None).PyCapsule_GetPointer  # whose types are no concern of others
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    record = exchange.DLManagedTensor.from_address(pointer(capsule, b"dltensor")).dl_tensor
+    before = getattr(record, field)
+    setattr(record, field, value)
+    with pytest.raises(ValueError, match=message) as caught:
+        runtime.from_dlpack(capsule)
+    assert "which copies" not in str(caught.value)
+    setattr(record, field, before)
+    assert runtime.from_dlpack(capsule).numpy().tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_numpy_method_copies_and_dlpack_does_not():
     """What numpy() returns belongs to the caller."""
     tensor = runtime.tensor(np.zeros(4))

@@ -81,6 +81,9 @@ def test_gaps() -> None:
         ({"ndim": 65}, "65 axes; expected 0 to 64"),
         ({"ndim": -1}, "-1 axes; expected 0 to 64"),
         ({"lanes": 0}, "its elements have no size"),
+        ({"byte_offset": 2**64 - 16}, "at an offset of 18446744073709551600, which is beyond"),
+        ({"byte_offset": 2**64 - 1, "data": 8, "ndim": 0}, "of 4 bytes at an offset"),
+        ({"data": 2**64 - 15}, "of 16 bytes at an offset of 0, which is beyond any memory"),
     ],
 )
 def test_descriptions_of_no_tensor(change: Dict[str, Any], message: str) -> None:
@@ -114,7 +117,9 @@ def test_empty_tensors_without_memory() -> None:
 
 
 @pytest.mark.parametrize("kind", [exchange.DLManagedTensor, exchange.DLManagedTensorVersioned])
-@pytest.mark.parametrize("change", [{"ndim": 65}, {"shape": None}, {"ndim": -1}])
+@pytest.mark.parametrize(
+    "change", [{"ndim": 65}, {"shape": None}, {"ndim": -1}, {"byte_offset": 2**64 - 16}]
+)
 def test_managed_tensors_that_are_refused(kind: Any, change: Dict[str, Any]) -> None:
     """They stay the caller's, whose deleter is not called; one that is taken is deleted once."""
     deleted = []

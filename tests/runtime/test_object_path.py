@@ -54,6 +54,13 @@ def test_parents_and_prefixes() -> None:
             path.get_prefix(length)
 
 
+@pytest.mark.parametrize("key", [[], {}, ([1],)])
+def test_what_is_no_key(key: Any) -> None:
+    """A path is a key itself, so all of it has a hash."""
+    with pytest.raises(TypeError, match=r"a \w+ cannot be the key of a mapping: .*expected e\.g\."):
+        ROOT.map_value(key)
+
+
 STEPS: st.SearchStrategy[Callable[[ObjectPath], ObjectPath]] = st.one_of(
     st.text(max_size=3).map(lambda key: lambda path: path.attr(key)),
     st.just(lambda path: path.attr(None)),
