@@ -124,8 +124,9 @@ class DataType(str):
 
     Args:
         text: as any version of TVM writes it, such as ``float32``, ``int8x4``, ``bool``,
-            ``bfloat16``, ``handle`` or ``float32xvscalex4``; or what has such a text, as a NumPy
-            type. Bits that are left out are 32, or what the type is named for.
+            ``bfloat16``, ``handle`` or ``float32xvscalex4``; or a type of NumPy's, as
+            ``numpy.float32`` or ``array.dtype``; or what has such a text. Bits that are left out
+            are 32, or what the type is named for.
 
     Attributes:
         code: a `DataTypeCode`, or the number of a type of somebody else's.
@@ -133,7 +134,7 @@ class DataType(str):
         lanes: 1, but for vectors.
 
     Raises:
-        ValueError: the text names no data type.
+        ValueError: this names no data type.
     """
 
     __slots__ = ("bits", "code", "lanes")
@@ -145,7 +146,7 @@ class DataType(str):
     def __new__(cls, text: object) -> "DataType":
         if isinstance(text, DataType):
             return text
-        numbers = _parse_dtype(str(text))
+        numbers = _parse_dtype(text if isinstance(text, str) else _text_of(text))
         if numbers[0] >= DataTypeCode.BFLOAT or numbers[1] < 8:
             _let_numpy_know()
         return cls.of(*numbers)
@@ -327,6 +328,19 @@ def _parse_dtype(text: str) -> Tuple[int, int, int]:
             f"{_shown(text)} is no data type; expected e.g. 'float32', 'int8x4', 'bool'"
         )
     return code, bits, lanes
+
+
+def _text_of(given: Any) -> str:
+    """What stands for a data type, as a text: a class or dtype of NumPy, or what prints as one."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(given, type) and issubclass(given, numpy.generic):
+        with contextlib.suppress(TypeError, ValueError):  # of a class of classes, such as floating
+            given = getattr(given(0), "dtype", given)
+    if numpy is not None and isinstance(given, numpy.dtype) and given.num in (13, 16):
+        raise ValueError(  # longdouble and its complex: a format of each machine's own
+            f"NumPy's {given} is no data type of TVM; convert to float64 or complex128 first"
+        )
+    return str(given)
 
 
 def _let_numpy_know() -> None:

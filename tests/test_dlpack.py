@@ -152,6 +152,39 @@ def test_data_type_is_a_text():
             numpy.dtype(DataType(text))
 
 
+@pytest.mark.parametrize(
+    "name", ["float32", "int8", "uint64", "bool_", "complex64", "float16", "intc", "longlong"]
+)
+def test_classes_of_numpy(name):
+    """They mean the type that arrays of them have."""
+    numpy = pytest.importorskip("numpy")
+    kind = getattr(numpy, name)
+    assert DataType(kind) == DataType(numpy.dtype(kind)) == numpy.dtype(kind).name
+    assert DataType.is_dtype(kind)
+
+
+def test_classes_of_ml_dtypes():
+    """They are types of NumPy."""
+    package = pytest.importorskip("ml_dtypes")
+    for name in ("bfloat16", "float8_e4m3fn", "int4"):
+        assert DataType(getattr(package, name)) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["generic", "floating", "integer", "str_", "void", "datetime64", "object_", "longdouble"],
+)
+def test_classes_of_numpy_that_are_no_data_types(name):
+    """Classes of several types, texts, dates, and what each machine has another format for."""
+    numpy = pytest.importorskip("numpy")
+    kind = getattr(numpy, name)
+    with pytest.raises(ValueError, match="is no data type"):
+        DataType(kind)
+    assert not DataType.is_dtype(kind)
+    for other in (numpy.ndarray, float, numpy.dtype("clongdouble"), numpy.dtype("m8[s]")):
+        assert not DataType.is_dtype(other)
+
+
 @pytest.mark.parametrize("text", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
 def test_numpy_knows_the_names_of_ml_dtypes(text):
     """Without anybody's import of that package."""

@@ -55,21 +55,15 @@ def data_type_of(dtype: Any) -> DataType:
     return known
 
 
-_LONG = (13, 16)
-"""NumPy's numbers of longdouble and clongdouble."""
-
-
 def _stored_as(dtype: numpy.dtype[Any]) -> DataType:
     """The type under which elements of a type of NumPy's can be stored exactly.
 
     Raises:
         ValueError: there is none.
     """
-    if dtype.num in _LONG:  # whose format depends on the machine
-        raise ValueError(f"NumPy's {dtype} is no data type of TVM; convert to float64 first")
     if dtype.names is not None or dtype.subdtype is not None:
         raise ValueError(f"NumPy's {dtype} is no data type of TVM; give each field by itself")
-    return DataType(dtype.name)
+    return DataType(dtype.newbyteorder("="))
 
 
 class Layout(NamedTuple):

@@ -152,7 +152,8 @@ class ObjectPath:
             hash(key)
         except TypeError as error:
             raise TypeError(
-                f"a {type(key).__name__} cannot be the key of a mapping: {error}; expected e.g. a str"
+                f"a {type(key).__name__} cannot be the key of a mapping: {error}; "
+                "expected e.g. a str or an int"
             ) from None
         return _new_path(self, _Step.VALUE, key)
 
