@@ -145,6 +145,17 @@ def test_no_row_is_there_twice() -> None:
     assert twice == []
 
 
+def test_rows_stand_alone() -> None:
+    """None refers to another one by its place: a row that is added comes between them."""
+    lines = [
+        row.line
+        for found in PAGE
+        for row in found.rows
+        if re.search(r"\b(the (one|row|same) (before|above|below)|as above)\b", " ".join(row.cells))
+    ]
+    assert lines == []
+
+
 def test_every_row_names_a_test() -> None:
     """Whatever is claimed has a test that shows it."""
     bare = [row.line for found in PAGE for row in found.rows if not READER.tests(row.cells[-1])]

@@ -14,7 +14,7 @@ VOID: Any = None
 
 
 class Offer(NamedTuple):
-    """A function for C, not made yet: that takes a page of executable memory for each hundred."""
+    """A function for C and its types; its C form takes executable memory, so `made` makes it."""
 
     result: Any
     function: Callable[..., Any]

@@ -451,7 +451,7 @@ class NativeFunction(PackedFunc):
         memory, place = result
         code = self.function(self._self, block, count, place)
         if code:
-            del alive  # nothing of the call stays with the traceback
+            del alive  # a traceback keeps what is local here: what was made for the call goes now
             raise self.error(code)
         head = memory[0]
         if not head:

@@ -68,7 +68,28 @@ class Count(_Metric):
         return f"Count({self._number})"
 
 
-class Duration(_Metric):
+class _Real(_Metric):
+    """One that has fractions, and is finite."""
+
+    __slots__ = ()
+
+    _what = ""
+    """What the number is, for messages."""
+
+    def __init__(self, number: float) -> None:
+        if isinstance(number, (str, bytes)) or not hasattr(number, "__float__"):
+            raise TypeError(f"{number!r} is no {self._what}; expected a number")
+        self._number = float(number)
+        if not math.isfinite(self._number):
+            raise ValueError(f"{number!r} is no {self._what}; expected a finite number")
+
+    @property
+    def number(self) -> float:
+        """The number, which has a name of its own in each kind."""
+        return float(self._number)
+
+
+class Duration(_Real):
     """How long.
 
     Args:
@@ -82,17 +103,15 @@ class Duration(_Metric):
     __slots__ = ()
 
     _key = "microseconds"
+    _what = "duration in microseconds"
 
     def __init__(self, duration: float) -> None:
-        self._number = _real("duration in microseconds", duration)
+        super().__init__(duration)
 
-    @property
-    def microseconds(self) -> float:
-        """The number."""
-        return float(self._number)
+    microseconds = _Real.number
 
 
-class Percent(_Metric):
+class Percent(_Real):
     """A part of the whole.
 
     Args:
@@ -106,17 +125,15 @@ class Percent(_Metric):
     __slots__ = ()
 
     _key = "percent"
+    _what = "percentage"
 
     def __init__(self, percent: float) -> None:
-        self._number = _real("percentage", percent)
+        super().__init__(percent)
 
-    @property
-    def percent(self) -> float:
-        """The number."""
-        return float(self._number)
+    percent = _Real.number
 
 
-class Ratio(_Metric):
+class Ratio(_Real):
     """One quantity by another.
 
     Args:
@@ -130,14 +147,12 @@ class Ratio(_Metric):
     __slots__ = ()
 
     _key = "ratio"
+    _what = "ratio"
 
     def __init__(self, ratio: float) -> None:
-        self._number = _real("ratio", ratio)
+        super().__init__(ratio)
 
-    @property
-    def ratio(self) -> float:
-        """The number."""
-        return float(self._number)
+    ratio = _Real.number
 
 
 Value = Union[str, Count, Duration, Percent, Ratio]
@@ -288,15 +303,6 @@ class Report:
 
     def _parts(self) -> Tuple[List[Entries], Dict[str, Entries], Entries]:
         return self.calls, self.device_metrics, self.configuration
-
-
-def _real(what: str, value: Any) -> float:
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{value!r} is no {what}; expected a number")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{value!r} is no {what}; expected a finite number")
-    return number
 
 
 # ----------------------------------------------------------------------------- what goes in

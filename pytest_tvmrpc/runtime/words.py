@@ -47,7 +47,10 @@ def float_bits(value: float) -> int:
 
 
 def plain_word(value: Any) -> Optional[Word]:
-    """A value that fits into the word itself, but for numbers in general."""
+    """The word of a value that has no memory of its own; None for others, and for most numbers.
+
+    Of numbers, it knows bools, floats and addresses; `number_word` knows the others.
+    """
     if value is None:
         return TypeIndex.NONE, 0, 0
     if isinstance(value, bool):
