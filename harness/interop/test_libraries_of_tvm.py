@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,24 @@ def test_loaded_from_the_start(names: tuple[str, ...], errors_library: Path) -> 
         failing = session.get_function("testing.test_raise_error")
         text = module["caught"](failing)
         assert "Error" in text
+
+
+@pytest.mark.parametrize("name", ["tvm_runtime_cuda", "tvm_compiler"])
+def test_any_library_of_tvm(name: str) -> None:
+    """A server starts with each; one that lacks something, such as a driver, it goes without."""
+    (path,) = _libraries(name)
+    server = rpc.Server(HOST, port=0, load_library=path)
+    with server, rpc.connect(HOST, server.port) as session:
+        assert session.get_function("rpc.test.addone")(41) == 42
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            is_complete = name != "tvm_runtime_cuda"
+        else:
+            is_complete = True
+        with pytest.raises(errors.DeviceError, match="cuda is not enabled") as caught:
+            runtime.empty((4,), "float32", session.cuda(0))
+        assert (f"{path} cannot be loaded: lib" in str(caught.value)) is not is_complete
 
 
 @pytest.fixture(scope="module", params=["bytecode", "compiled"])

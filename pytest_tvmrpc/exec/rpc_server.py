@@ -48,7 +48,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 2
     report = _ignore if options.silent else _report
     try:
-        _prepare(config, report)
+        _prepare(config, _ignore if options.silent else _warn)
         listener = None if config.is_proxy else open_listener(options)
     except (RPCError, OSError) as error:
         background.refuse(options.ready_fd, str(error))
@@ -77,7 +77,7 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _prepare(config: ServerConfig, report: Callable[[str], None]) -> None:
+def _prepare(config: ServerConfig, warn: Callable[[str], None]) -> None:
     """What can be known before the first client comes, is found out now.
 
     Raises:
@@ -93,9 +93,10 @@ def _prepare(config: ServerConfig, report: Callable[[str], None]) -> None:
             "set TMPDIR to a folder that can be written"
         ) from error
     if warning:
-        report(warning)
+        warn(warning)
     if config.libraries:
-        libraries.check(config.libraries)
+        for text in libraries.check(config.libraries):
+            warn(text)
     if config.callback_fd is not None and not config.no_fork:
         from ..server.callback import call
 
@@ -112,9 +113,17 @@ def _prepare(config: ServerConfig, report: Callable[[str], None]) -> None:
 
 
 def _report(line: str) -> None:
+    _print("INFO", line)
+
+
+def _warn(line: str) -> None:
+    _print("WARNING", line)
+
+
+def _print(level: str, line: str) -> None:
     now = time.time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    print_line(f"{stamp}.{int(now % 1 * 1000):03} INFO {line}", sys.stderr)
+    print_line(f"{stamp}.{int(now % 1 * 1000):03} {level} {line}", sys.stderr)
 
 
 def _ignore(line: str) -> None:

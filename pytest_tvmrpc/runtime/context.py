@@ -97,6 +97,7 @@ def _look_up(context: Optional[int], name: Optional[bytes], out: int) -> int:
             f"compiled code looks up function {text!r}, which is in no imported module and is no "
             f"global function{f' (no module of kind {kinds} is run here)' if kinds else ''}; "
             "import the module that has it, or register it with register_func"
+            f"{registry.unavailable()}"
         )
     ctypes.c_void_p.from_address(out).value = found
     return 0

@@ -25,7 +25,7 @@ from typing import (
 )
 
 from ..errors import LibraryError
-from . import elf, shim, system_library
+from . import elf, registry, shim, system_library
 from .abi import take_error
 from .calling import CxxFunction, NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
@@ -38,7 +38,7 @@ from .module import Module, ModulePropertyMask, described
 if TYPE_CHECKING:
     from .function import PackedFunc
 
-__all__ = ["LibraryModule"]
+__all__ = ["LibraryModule", "is_part_of_tvm"]
 
 _IMPORTS: Dict[str, Callable[[bytes], List[str]]] = {
     "__tvm_ffi__library_bin": lambda table: [one.kind for one in imported_modules(table)],
@@ -225,6 +225,17 @@ def _examine(path: str) -> Optional[elf.ElfFile]:
     return file
 
 
+def is_part_of_tvm(path: str) -> bool:
+    """Whether a file is a library of TVM itself, and whole, and for this machine."""
+    if not os.path.basename(path).startswith("libtvm"):
+        return False
+    try:
+        file = _examine(path)
+    except LibraryError:
+        return False
+    return file is not None and shim.is_of_tvm(file)
+
+
 def _is_ffi(needed: str) -> bool:
     """Whether a library that another one needs is that of tvm-ffi, as C++ code does."""
     return os.path.basename(needed).startswith("libtvm_ffi.")
@@ -313,6 +324,7 @@ def _explained(path: str, file: Optional[elf.ElfFile], reason: str) -> LibraryEr
     return LibraryError(
         f"{path} cannot be loaded: {reason}; "
         f"expected a library with everything it needs on this machine{needed}; {advice}"
+        f"{registry.unavailable()}"
     )
 
 

@@ -84,8 +84,21 @@ def get_global_func(name: str, allow_missing: bool = False) -> Optional[PackedFu
         _enter_builtin()
         function = _functions.get(name)
     if function is None and not allow_missing:
-        raise ValueError(f"Cannot find global function {name}")
+        raise ValueError(f"Cannot find global function {name}{unavailable()}")
     return function
+
+
+def note_unavailable(reason: str) -> None:
+    """Remember why there is not all that a library would bring, which this process goes without."""
+    _unavailable.append(reason)
+
+
+def unavailable() -> str:
+    """What was noted, as the end of a message on something that is not here; "" if nothing was."""
+    return "".join(f"; {reason}" for reason in _unavailable)
+
+
+_unavailable: List[str] = []
 
 
 def list_global_func_names() -> List[str]:

@@ -20,7 +20,7 @@ from . import elf, stubs
 from .abi import count_with
 from .context import FUNCTIONS, VARIABLES, address_of
 
-__all__ = ["load_private", "open_bound", "temporary_folder"]
+__all__ = ["is_of_tvm", "load_private", "open_bound", "temporary_folder"]
 
 FFI_LIBRARY = "libtvm_ffi.so"
 
@@ -38,6 +38,8 @@ _OF_OBJECTS = frozenset(
 _C_API = re.compile(r"TVM(?:FFI|Backend|Func|CFunc|Mod|API|Array|Device|Object|Cb|Stream)[A-Z]\w*")
 _CPP_API = "3tvm3ffi"  # in the names of functions that C++ takes from libtvm_ffi.so
 _NAMES_SHOWN = 3
+
+_IS_UNDEFINED = re.compile("undefined symbol|symbol not found")  # in words of glibc, of musl
 
 _numbers = itertools.count(1)
 _ffi: Dict[str, ctypes.CDLL] = {}  # the stubs called libtvm_ffi.so; the function that counts
@@ -72,7 +74,7 @@ def open_bound(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CD
             if cpp:
                 return _open_of_tvm(path, cpp)
             _provide_ffi(file.architecture, folder)
-        elif there & _OF_OBJECTS and not _is_of_tvm(file):
+        elif there & _OF_OBJECTS and not is_of_tvm(file):
             mode = _apart(path, sorted(there & _OF_OBJECTS))
             _load_with_stubs(path, names, file.architecture, folder, mode)
         elif len(there) < len(names):
@@ -163,7 +165,7 @@ def _load_stubs(
     return load_private(image, name, folders, lambda path: ctypes.CDLL(path, mode=flags))
 
 
-def _is_of_tvm(file: elf.ElfFile) -> bool:
+def is_of_tvm(file: elf.ElfFile) -> bool:
     """Whether it is a part of TVM itself, which has objects of its own only."""
     return any(name.startswith("libtvm") and name != FFI_LIBRARY for name in file.needed) or any(
         symbol.is_defined and _C_API.fullmatch(symbol.name) for symbol in file.symbols
@@ -191,6 +193,7 @@ def _open_of_tvm(path: str, wanted: Sequence[str]) -> ctypes.CDLL:
 
     Raises:
         LibraryError: that is not to be found, or our stubs have its name already.
+        OSError: the loader refuses it for something else.
     """
     shown = ", ".join(wanted[:_NAMES_SHOWN])
     reason = f"the stubs of {FFI_LIBRARY} are loaded in this process already"
@@ -202,6 +205,8 @@ def _open_of_tvm(path: str, wanted: Sequence[str]) -> ctypes.CDLL:
             return _open(path)
         except OSError as error:
             reason = str(error)
+            if FFI_LIBRARY not in reason and not _IS_UNDEFINED.search(reason):
+                raise
     raise LibraryError(
         f"{path} needs C++ functions of TVM's own {FFI_LIBRARY} ({shown}): {reason}; "
         "expected the libraries of one TVM together; load its "
@@ -219,7 +224,7 @@ def _explain_unknown(path: str, file: elf.ElfFile, process: Any, reason: str) ->
     Raises:
         LibraryError: there are some.
     """
-    if not re.search("undefined symbol|symbol not found", reason):
+    if not _IS_UNDEFINED.search(reason):
         return
     unknown = [
         symbol.name

@@ -17,7 +17,8 @@ from ..session.copies import leave_if_copied
 from .forking import fork_child
 
 _CHECK_S = 10.0
-_TEXT_NBYTES = 65536
+_TEXT_NBYTES = 60000  # a pipe takes that at once
+_LOADED = b"+"  # and behind it what was left out; anything else is why they cannot be loaded
 
 
 def split(libraries: Union[str, Sequence[str], None]) -> Tuple[str, ...]:
@@ -33,30 +34,54 @@ def split(libraries: Union[str, Sequence[str], None]) -> Tuple[str, ...]:
     )
 
 
-def load(libraries: Sequence[str]) -> None:
+def load(libraries: Sequence[str]) -> List[str]:
     """Loads them into this process, for all that comes later to use.
 
+    A library of TVM itself may need what is not on this machine, such as the driver of a GPU. It
+    is left out, and what is missing for want of it says so.
+
+    Returns:
+        Why each of those was left out.
+
     Raises:
-        LibraryError: one cannot be loaded; the message names it.
+        LibraryError: another one cannot be loaded; the message names it.
     """
+    from ..runtime.library import is_part_of_tvm
+    from ..runtime.registry import note_unavailable
+
+    left_out: List[str] = []
+    for name in libraries:
+        try:
+            _load(name)
+        except LibraryError as error:
+            if not (os.path.isabs(name) and is_part_of_tvm(name)):
+                raise
+            left_out.append(f"the server goes without a library that it was told to load: {error}")
+            note_unavailable(left_out[-1])
+    return left_out
+
+
+def _load(name: str) -> None:
     import ctypes
 
     from ..runtime.library import LibraryModule
 
-    for name in libraries:
-        if os.path.isabs(name):
-            LibraryModule(name)  # fills in what it wants from TVM; says what is wrong with a file
-        try:
-            ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
-        except OSError as error:
-            raise LibraryError(
-                f"the library {name} cannot be loaded: {error}; "
-                "give the path of a file, or a name that the system's loader knows"
-            ) from None
+    if os.path.isabs(name):
+        LibraryModule(name)  # fills in what it wants from TVM; says what is wrong with a file
+    try:
+        ctypes.CDLL(name, mode=os.RTLD_NOW | os.RTLD_GLOBAL)
+    except OSError as error:
+        raise LibraryError(
+            f"the library {name} cannot be loaded: {error}; "
+            "give the path of a file, or a name that the system's loader knows"
+        ) from None
 
 
-def check(libraries: Sequence[str]) -> None:
+def check(libraries: Sequence[str]) -> List[str]:
     """Tries to load them, in a process of its own: this one shall stay free of them.
+
+    Returns:
+        Why libraries of TVM's will be left out, as `load`.
 
     Raises:
         LibraryError: one cannot be loaded, or its constructor crashed or did not return.
@@ -77,8 +102,8 @@ def check(libraries: Sequence[str]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-    if said == b"+":
-        return
+    if said and said[:1] == _LOADED:
+        return [text for text in said[1:].decode("utf-8", "replace").split("\0") if text]
     if said:
         raise LibraryError(said.decode("utf-8", "replace"))
     how = "did not return in time" if said is None else f"ended with status {status}"
@@ -89,13 +114,13 @@ def _load_and_tell(libraries: Sequence[str], writer: int) -> None:
     signal.alarm(int(_CHECK_S) + 1)  # also when nobody is left to end it
     process = os.getpid()
     try:
-        load(libraries)
+        left_out = load(libraries)
         leave_if_copied(process)
     except Exception as error:  # to be raised in the parent, whatever it is
         leave_if_copied(process)
         os.write(writer, str(error).encode()[:_TEXT_NBYTES] or b"?")
     else:
-        os.write(writer, b"+")
+        os.write(writer, _LOADED + "\0".join(left_out).encode()[:_TEXT_NBYTES])
 
 
 def _read(reader: int) -> "bytes | None":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,10 +18,11 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 
 import pytest_tvmrpc
-from pytest_tvmrpc import rpc
+from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.errors import (
     CompilerError,
     ConnectionLostError,
+    DeviceError,
     KeyMismatchError,
     LibraryError,
     RPCSessionTimeoutError,
@@ -345,19 +347,70 @@ def test_load_library(start_server: Any, libraries: Tuple[str, str], no_fork: bo
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(None, "missing.so"), (b"not a library", "missing.so"), (b"\x7fELF", "missing.so")],
+    "content",
+    [None, b"not a library", b"\x7fELF"],
     ids=["no file", "no library", "truncated"],
 )
+@pytest.mark.parametrize("name", ["missing.so", "libtvm_missing.so"])
 def test_a_library_that_cannot_be_loaded(
-    tmp_path: Path, libraries: Tuple[str, str], content: Any, message: str
+    tmp_path: Path, libraries: Tuple[str, str], content: Any, name: str
 ) -> None:
     """That is seen when the server starts, not when its first client comes."""
-    path = tmp_path / "missing.so"
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StartError, match=message):
+    with pytest.raises(StartError, match=name):
         rpc.Server(port=0, load_library=[libraries[0], str(path)], silent=True, log=-3)
+
+
+@pytest.fixture(name="refused", scope="module")
+def _refused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """``refused(name)``: a library that looks as one of TVM's, and needs one that is gone."""
+
+    def build(name: str) -> str:
+        folder = tmp_path_factory.mktemp("refused")
+        (folder / "driver.c").write_text("int driver(void) { return 0; }\n")
+        (folder / "part.c").write_text(
+            "int driver(void);\nint TVMFFIFunctionGlobal(void) { return driver(); }\n"
+        )
+        try:
+            driver = compile_library(folder / "driver.c", folder / "libdriver-of-a-gpu.so")
+            linked = [f"-L{folder}", "-l:libdriver-of-a-gpu.so"]
+            path = compile_library(folder / "part.c", folder / name, options=linked)
+        except CompilerError as error:
+            pytest.skip(str(error))
+        os.unlink(driver)
+        return path
+
+    return build
+
+
+@pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
+def test_a_library_of_tvm_that_lacks_something(
+    start_server: Any, libraries: Tuple[str, str], refused: Callable[[str], str], no_fork: bool
+) -> None:
+    """The server starts without it and says so, and so does whatever is not there for it."""
+    path = refused("libtvm_runtime_cuda.so")
+    server = start_server(load_library=f"{path}:{libraries[0]}", no_fork=no_fork)
+    reason = rf"{path} cannot be loaded: .*libdriver-of-a-gpu"
+    assert re.search(rf"WARNING the server goes without .*{reason}", server.reports)
+    for _ in range(2):
+        with server.connect() as remote:
+            assert remote.get_function("rpc.test.addone")(1) == 2
+            remote.upload(libraries[1])
+            assert remote.load_module(os.path.basename(libraries[1]))["answer"]() == 42
+            with pytest.raises(DeviceError, match=rf"cuda is not enabled.*{reason}"):
+                runtime.empty((4,), "float32", remote.cuda(0))
+    with start_server(no_fork=no_fork).connect() as remote:
+        with pytest.raises(DeviceError, match="cuda is not enabled") as caught:
+            runtime.empty((4,), "float32", remote.cuda(0))
+        assert "driver-of-a-gpu" not in str(caught.value)
+
+
+def test_another_library_that_lacks_something(refused: Callable[[str], str]) -> None:
+    """One that is none of TVM's is the reason why there is no server."""
+    with pytest.raises(StartError, match=r"kernels\.so cannot be loaded: .*libdriver-of-a-gpu"):
+        rpc.Server(port=0, load_library=refused("kernels.so"), silent=True, log=-3)
 
 
 def test_a_library_that_is_gone_later(
@@ -619,7 +672,7 @@ def test_a_session_is_kicked(
 PIPED = """
 import sys
 sys.path.append({folder!r})
-from pytest_tvmrpc import rpc
+from pytest_tvmrpc import rpc, runtime
 server = rpc.Server(port=0)
 remote = rpc.connect("127.0.0.1", server.port)
 remote.upload({deaths!r})

@@ -126,6 +126,7 @@ def _load(device_type: int) -> DeviceAPI:
     Raises:
         DeviceError: none has one for this kind, several have, or it cannot be loaded.
     """
+    from ..registry import unavailable
     from .api import DeviceAPI
 
     installed, unknown = _installed()
@@ -133,7 +134,7 @@ def _load(device_type: int) -> DeviceAPI:
     if not found:
         raise DeviceError(
             f"Device API {kind_name(device_type) or device_type} is not enabled: "
-            f"this machine has {', '.join(_kinds_here())}{''.join(unknown)}"
+            f"this machine has {', '.join(_kinds_here())}{''.join(unknown)}{unavailable()}"
         )
     if len(found) > 1:
         raise DeviceError(
