@@ -321,7 +321,8 @@ def test_the_map_is_true():
             folders.append(name)
         elif name:
             drawn.append("".join(folders) + name)
-    names = {path.relative_to(PACKAGE).as_posix() for path in MODULES}
+    files = [*MODULES, *PACKAGE.rglob("*.c")]
+    names = {path.relative_to(PACKAGE).as_posix() for path in files}
     there = {name for name in names if name == "__init__.py" or "__init__" not in name}
     assert not sorted(there - set(drawn)), "not drawn yet"
     assert not sorted(set(drawn) - there), "drawn, but not there"

@@ -25,7 +25,7 @@ from typing import (
 )
 
 from ..errors import LibraryError
-from . import elf, registry, shim, system_library
+from . import elf, registry, shim, stubs, system_library
 from .abi import take_error
 from .calling import CxxFunction, NativeFunction
 from .context import CONTEXTS, VARIABLES, address_of, bind_context
@@ -292,8 +292,10 @@ def _open_copy(path: str, file: Optional[elf.ElfFile], folder: str) -> ctypes.CD
     with open(path, "rb") as source:
         image = source.read()
     name = f"tvmrpc-{os.getpid()}-{next(_numbers)}-{os.path.basename(path)}"
-    folders = (folder, shim.temporary_folder())
-    return shim.load_private(image, name, folders, lambda copy: shim.open_bound(copy, file, folder))
+    folders = (folder, stubs.temporary_folder())
+    return stubs.load_private(
+        image, name, folders, lambda copy: shim.open_bound(copy, file, folder)
+    )
 
 
 _HINTS = (

@@ -13,14 +13,14 @@ import ctypes
 import itertools
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 from ..errors import LibraryError
 from . import elf, stubs
 from .abi import count_with
 from .context import FUNCTIONS, VARIABLES, address_of
 
-__all__ = ["is_of_tvm", "load_private", "open_bound", "temporary_folder"]
+__all__ = ["is_of_tvm", "open_bound"]
 
 FFI_LIBRARY = "libtvm_ffi.so"
 
@@ -133,10 +133,12 @@ def _provide_counting(architecture: elf.Architecture, folder: str) -> None:
     image = stubs.atomic_library(architecture, name)
     if image is None:
         return
-    folders = (temporary_folder(), folder)
+    folders = (stubs.temporary_folder(), folder)
     # PyDLL: the lock of the interpreter is kept, since the call is over at once
     with contextlib.suppress(OSError):
-        library = load_private(image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW))
+        library = stubs.load_private(
+            image, name, folders, lambda path: ctypes.PyDLL(path, os.RTLD_NOW)
+        )
         form = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_int64)
         count_with(form((stubs.ATOMIC_ADD, library)))
         _ffi[stubs.ATOMIC_ADD] = library
@@ -161,8 +163,8 @@ def _load_stubs(
     addresses = [address_of(function) for function in names]
     image = stubs.stub_library(names, architecture, soname or name, needed, addresses)
     flags = mode | os.RTLD_NOW | os.RTLD_LOCAL
-    folders = (temporary_folder(), folder)
-    return load_private(image, name, folders, lambda path: ctypes.CDLL(path, mode=flags))
+    folders = (stubs.temporary_folder(), folder)
+    return stubs.load_private(image, name, folders, lambda path: ctypes.CDLL(path, mode=flags))
 
 
 def is_of_tvm(file: elf.ElfFile) -> bool:
@@ -239,41 +241,6 @@ def _explain_unknown(path: str, file: elf.ElfFile, process: Any, reason: str) ->
             f"({reason}); expected those of docs/c-api.md; load TVM's own runtime with "
             "--load-library, or compile the library for another version"
         )
-
-
-def temporary_folder() -> str:
-    """Where short-lived files go; without the 5 ms that importing tempfile takes."""
-    return os.environ.get("TMPDIR") or "/tmp"
-
-
-def load_private(
-    image: bytes, name: str, folders: Sequence[str], load: Callable[[str], ctypes.CDLL]
-) -> ctypes.CDLL:
-    """Load a library from memory, by way of a file of this process alone, removed at once.
-
-    Args:
-        load: loads the file.
-
-    Raises:
-        OSError: in none of the folders could the file be written and loaded.
-    """
-    errors: List[OSError] = []
-    for folder in folders:
-        path = os.path.join(folder, name)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
-        except OSError as error:
-            errors.append(error)
-            continue
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(image)
-            return load(path)
-        except OSError as error:  # no space, or mounted so that nothing can be executed
-            errors.append(error)
-        finally:
-            os.unlink(path)
-    raise errors[0] if errors else OSError(f"no folder to write {name} to")
 
 
 def _has(library: Any, name: str) -> bool:

@@ -1,13 +1,13 @@
-"""Shared libraries of a few bytes, written as ELF files: stubs that jump, a function that counts.
+"""Shared libraries of a few bytes, written as ELF files: stubs that jump, functions of our own.
 
-Makes bytes; needs no compiler, and loads nothing.
+Needs no compiler; of TVM it knows nothing.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import LibraryError
 from .elf import (
@@ -27,6 +27,9 @@ from .elf import (
     WORDS,
     Architecture,
 )
+
+if TYPE_CHECKING:
+    import ctypes
 
 _X86_64, _ARM, _AARCH64, _RISCV = 62, 40, 183, 243
 _PT_GNU_STACK = 0x6474E551
@@ -98,7 +101,30 @@ def stub_library(
             f"no stubs for {architecture} to bind {', '.join(names)}; expected x86-64, AArch64, "
             "ARM or RISC-V (64-bit), little-endian; link the library without these symbols"
         )
-    return _Writer(names, architecture, soname, needed).library(stub, addresses)
+    places = range(0, _STUB * len(names) + 1, _STUB)
+    writer = _Writer(names, places, architecture, soname, needed)
+
+    def code(at: int, table: int) -> bytes:
+        word = architecture.bits // 8
+        return b"".join(
+            stub(at + index * _STUB, table + index * word).ljust(_STUB, b"\0")
+            for index in range(len(names))
+        )
+
+    return writer.library(code, addresses or [0] * len(names))
+
+
+def code_library(
+    code: bytes, places: Dict[str, int], architecture: Architecture, soname: str
+) -> bytes:
+    """A shared library of machine code that runs wherever it is, and refers to nothing else.
+
+    Args:
+        code: of all its functions.
+        places: of each function its offset in the code, the least first.
+    """
+    starts = [*places.values(), len(code)]
+    return _Writer(list(places), starts, architecture, soname, ()).library(lambda *at: code, ())
 
 
 ATOMIC_ADD = "tvmrpc_atomic_add"
@@ -119,9 +145,42 @@ def atomic_library(architecture: Architecture, soname: str) -> Optional[bytes]:
     code = _ATOMIC_CODE.get((architecture.machine, architecture.bits))
     if code is None or not architecture.is_little:
         return None
-    pieces = iter((bytes.fromhex(code), b""))  # it takes the room of two stubs
-    names = (ATOMIC_ADD, f"{ATOMIC_ADD}_end")
-    return _Writer(names, architecture, soname, ()).library(lambda at, entry: next(pieces), ())
+    return code_library(bytes.fromhex(code), {ATOMIC_ADD: 0}, architecture, soname)
+
+
+def temporary_folder() -> str:
+    """Where short-lived files go; without the 5 ms that importing tempfile takes."""
+    return os.environ.get("TMPDIR") or "/tmp"
+
+
+def load_private(
+    image: bytes, name: str, folders: Sequence[str], load: Callable[[str], ctypes.CDLL]
+) -> ctypes.CDLL:
+    """Load a library from memory, by way of a file of this process alone, removed at once.
+
+    Args:
+        load: loads the file.
+
+    Raises:
+        OSError: in none of the folders could the file be written and loaded.
+    """
+    errors: List[OSError] = []
+    for folder in folders:
+        path = os.path.join(folder, name)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
+        except OSError as error:
+            errors.append(error)
+            continue
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(image)
+            return load(path)
+        except OSError as error:  # no space, or mounted so that nothing can be executed
+            errors.append(error)
+        finally:
+            os.unlink(path)
+    raise errors[0] if errors else OSError(f"no folder to write {name} to")
 
 
 class _Writer:
@@ -130,11 +189,13 @@ class _Writer:
     def __init__(
         self,
         names: Sequence[str],
+        places: Sequence[int],
         architecture: Architecture,
         soname: str,
         needed: Sequence[str],
     ) -> None:
         self.names = names
+        self.places = places  # of each function in the code, and the end of the code
         self.architecture = architecture
         self.elf_class = architecture.bits // 32
         self.word = architecture.bits // 8
@@ -148,14 +209,15 @@ class _Writer:
     def _size(self, form: Dict[int, str]) -> int:
         return struct.calcsize("<" + form[self.elf_class])
 
-    def library(self, stub: Callable[[int, int], bytes], addresses: Sequence[int]) -> bytes:
+    def library(self, code: Callable[[int, int], bytes], addresses: Sequence[int]) -> bytes:
+        """The file: `code` makes the functions, of where they and the table are."""
         count = len(self.names)
         symbols_at = 16 + self._size(HEADERS) + 4 * self._size(PROGRAMS)
         hash_at = symbols_at + (count + 2) * self._size(SYMBOLS)
         hashes = self._hashes()
         strings_at = hash_at + len(hashes)
         code_at = _aligned(strings_at + len(self.strings), _STUB)
-        code_end = code_at + count * _STUB
+        code_end = code_at + self.places[-1]
         dynamic_offset = _aligned(code_end, 16)
         dynamic_at = dynamic_offset + _PAGE  # the next page, at the same place in it
         tags = [
@@ -171,7 +233,7 @@ class _Writer:
         form = "<" + DYNAMICS[self.elf_class]
         dynamic = b"".join(struct.pack(form, *tag) for tag in tags)
         table_at = _aligned(dynamic_at + len(dynamic), 8)
-        table_size = count * self.word
+        table_size = len(addresses) * self.word
         end = table_at - _PAGE + table_size
 
         image = bytearray(end)
@@ -181,9 +243,7 @@ class _Writer:
         _put(image, symbols_at, self._symbols(code_at, table_at, table_size))
         _put(image, hash_at, hashes)
         _put(image, strings_at, self.strings)
-        for index in range(count):
-            at = code_at + index * _STUB
-            _put(image, at, stub(at, table_at + index * self.word))
+        _put(image, code_at, code(code_at, table_at))
         _put(image, dynamic_offset, dynamic)
         form = f"<{len(addresses)}{WORDS[self.elf_class]}"
         _put(image, table_at - _PAGE, struct.pack(form, *addresses))
@@ -214,7 +274,10 @@ class _Writer:
         return b"".join(headers)
 
     def _symbols(self, code_at: int, table_at: int, table_size: int) -> bytes:
-        rows = [(name, code_at + index * _STUB, _STUB, 2) for index, name in enumerate(self.names)]
+        rows = [
+            (name, code_at + start, end - start, 2)
+            for name, start, end in zip(self.names, self.places, self.places[1:])
+        ]
         rows.append((TABLE, table_at, table_size, 1))
         form = "<" + SYMBOLS[self.elf_class]
         table = bytes(self._size(SYMBOLS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, List, NamedTuple, Tuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, List, NamedTuple, Tuple
 import pytest
 
 from pytest_tvmrpc.errors import LibraryError
-from pytest_tvmrpc.runtime import elf, stubs
+from pytest_tvmrpc.runtime import elf, pool_code, stubs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,3 +194,56 @@ def test_libraries_bound_to_stubs(target: Target, way: str) -> None:
     assert elf.read(str(kernel)).architecture.fits(target.architecture)
     program = target.compiled("main", _PROGRAM, "-ldl")
     assert target.run(program, bound, kernel) == ("15 unseen\n", 0)
+
+
+_LOOPS = r"""
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+typedef struct {
+  void *handle; int32_t count; uint32_t spins; void *call, *closure; uint32_t left; int32_t failed;
+} Loop;
+typedef struct { uint32_t state; int32_t task; Loop *loop; } Slot;
+static uint64_t (*serve)(Slot *), (*run)(Loop *, Slot **, uint32_t);
+static void (*tell)(Slot *, uint32_t);
+static int tasks[4];
+static int task(int number, void *env, void *closure) {
+  if (((Loop *)env)->count != 4 || closure != (void *)tasks) return -1;
+  __atomic_fetch_add(&tasks[number], 1, __ATOMIC_RELAXED);
+  return 0;
+}
+static void *worker(void *slot) { return (void *)serve(slot); }
+int main(int count, char **paths) {
+  void *library = dlopen(paths[1], RTLD_NOW), *result;
+  if (!library) return puts(dlerror()), 1;
+  *(void **)&serve = dlsym(library, "tvmrpc_serve");
+  *(void **)&run = dlsym(library, "tvmrpc_run");
+  *(void **)&tell = dlsym(library, "tvmrpc_tell");
+  Slot slots[3] = {{0, 0, 0}}, *places[3] = {&slots[0], &slots[1], &slots[2]};
+  pthread_t threads[3];
+  for (int i = 0; i < 3; i++) pthread_create(&threads[i], 0, worker, &slots[i]);
+  for (int i = 0; i < 2000; i++) {
+    Loop loop = {0, 4, i % 2 * 100, task, tasks, 0, 0};
+    if (run(&loop, places, 3) || loop.left & 0xfffffff) return 2;
+  }
+  for (int i = 0; i < 3; i++) {
+    tell(&slots[i], 3);
+    if (pthread_join(threads[i], &result) || result) return 3;
+  }
+  printf("%d %d %d %d\n", tasks[0], tasks[1], tasks[2], tasks[3]);
+  return 0;
+}
+"""
+
+
+def test_machine_code_of_loops(target: Target) -> None:
+    """Each task of each loop runs once, on threads that spin and on threads that sleep."""
+    if target.architecture.machine not in pool_code.CODE:
+        pytest.skip("parallel loops are run by Python there")
+    places, code = pool_code.CODE[target.architecture.machine]
+    library = target.folder / "pool.so"
+    image = stubs.code_library(base64.b64decode(code), places, target.architecture, "pool.so")
+    library.write_bytes(image)
+    program = target.compiled("main", _LOOPS, "-ldl", "-lpthread")
+    assert target.run(program, library) == ("2000 2000 2000 2000\n", 0)
