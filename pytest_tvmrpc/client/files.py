@@ -12,6 +12,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any, Iterator, Optional, TextIO, Union, cast
 
 from ..errors import ConnectionLostError
+from ..runtime.replacing import replacing
 
 if TYPE_CHECKING:
     from ..session.channel import SocketChannel
@@ -171,15 +172,8 @@ def _spooled(file: IO[bytes]) -> Iterator[Content]:
 
 def write_whole(path: Union[str, os.PathLike[str]], content: Union[bytes, bytearray]) -> None:
     """Makes or replaces a file; should that fail, it is as it was."""
-    partial = f"{os.fspath(path)}.{os.getpid()}.part"
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.write(content)
 
 
 _QUIET_S = 1.0

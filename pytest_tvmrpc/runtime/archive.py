@@ -9,6 +9,7 @@ import os
 from typing import IO, TYPE_CHECKING, List, Sequence, Union, cast
 
 from ..errors import LibraryError
+from .replacing import replacing
 
 if TYPE_CHECKING:
     import gzip
@@ -32,7 +33,6 @@ def pack(path: str, files: Sequence[str]) -> None:
         LibraryError: two of the files have one name.
         OSError: a file cannot be read, or the archive not written.
     """
-    import contextlib
     import tarfile
 
     names = [os.path.basename(file) for file in files]
@@ -42,16 +42,9 @@ def pack(path: str, files: Sequence[str]) -> None:
             f"{path} cannot be made of two files called {twice[0]!r}; expected names that differ; "
             "rename one"
         )
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with tarfile.open(partial, "w") as archive:
-            for file, name in zip(files, names):
-                archive.add(file, name, recursive=False)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
+    with replacing(path) as partial, tarfile.open(partial, "w") as archive:
+        for file, name in zip(files, names):
+            archive.add(file, name, recursive=False)
 
 
 def unpack(path: str, folder: str) -> List[str]:

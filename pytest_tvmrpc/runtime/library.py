@@ -5,7 +5,6 @@ What a call is, `calling` knows; what the library may call in turn, `context` do
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
 import os
@@ -34,6 +33,7 @@ from .exchange import context_symbols
 from .imports import LIBRARY, entry_kinds, imported_modules
 from .legacy_calling import LegacyFunction
 from .module import Module, ModulePropertyMask, described
+from .replacing import replacing
 
 if TYPE_CHECKING:
     from .function import PackedFunc
@@ -252,8 +252,7 @@ def copy_file(source: str, target: Union[str, os.PathLike[str]], version: _Versi
 
     if os.path.exists(target) and os.path.samefile(source, target):
         return
-    partial = f"{os.fspath(target)}.{os.getpid()}.part"
-    try:
+    with replacing(target) as partial:
         if os.path.exists(source):
             shutil.copy(source, partial)
         if not os.path.exists(source) or _version_of(source) != version:
@@ -261,11 +260,6 @@ def copy_file(source: str, target: Union[str, os.PathLike[str]], version: _Versi
                 f"{source} was replaced or removed since it was loaded; expected the file that is "
                 "in use, to copy it; load it again"
             )
-        os.replace(partial, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
 
 
 def _open(path: str, file: Optional[elf.ElfFile]) -> Tuple[ctypes.CDLL, _Version]:

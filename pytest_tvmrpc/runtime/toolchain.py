@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -10,6 +9,7 @@ from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..errors import CompilerError, LibraryError
 from . import elf
+from .replacing import replacing
 
 __all__ = [
     "SOURCES",
@@ -126,20 +126,15 @@ def compile_library(
     else:
         command = [compiler] if isinstance(compiler, str) else list(compiler)
     target = os.path.abspath(output) if folder else os.fspath(output)
-    made = f"{target}.{os.getpid()}.part"
     is_cxx = "++" in os.path.basename(command[0])
-    command += ["-shared", "-fPIC", "-O2", "-o", _as_file(made), *_inputs(names, is_cxx), *options]
+    inputs = [*_inputs(names, is_cxx), *options]
     if any(_suffix(name)[1:] in SOURCES for name in names):
-        command += ["-I", include_dir()]  # behind the user's own, which come first
-    try:
+        inputs += ["-I", include_dir()]  # behind the user's own, which come first
+    with replacing(target) as made:
+        command += ["-shared", "-fPIC", "-O2", "-o", _as_file(made), *inputs]
         code, said, more = _run(command, folder, scratch or folder)
         if code != 0 or not os.path.exists(made):
             raise CompilerError(_refusal(command, code, said, more))
-        os.replace(made, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
-        raise
     return target
 
 
