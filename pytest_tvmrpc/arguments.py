@@ -5,6 +5,7 @@ Knows no program, and starts none.
 
 from __future__ import annotations
 
+import operator
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,14 +19,11 @@ from typing import (
     Tuple,
 )
 
+from .errors import SettingError
 from .network import LOOPBACK, format_address, parse_address
 
 if TYPE_CHECKING:
     import argparse
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 class Argument(NamedTuple):
@@ -40,8 +38,10 @@ class Argument(NamedTuple):
         metavar: what stands for the value in ``--help``.
         option: its option, if that is not the keyword.
         field: its name among the program's settings, if that is not the keyword.
-        setting: makes the program's setting of what was given, in Python or as an option's value.
-            Raises ValueError.
+        setting: makes the program's setting of what was given, in Python or as an option's value,
+            where the kind does not say how. Raises TypeError, ValueError.
+        expected: what may be given then, for messages.
+        is_optional: whether None stands for the default.
         text: makes an option's text of a setting.
     """
 
@@ -52,7 +52,9 @@ class Argument(NamedTuple):
     metavar: Optional[str] = None
     option: str = ""
     field: str = ""
-    setting: Callable[[Any], Any] = _as_it_is
+    setting: Optional[Callable[[Any], Any]] = None
+    expected: str = ""
+    is_optional: bool = False
     text: Callable[[Any], str] = str
 
     @property
@@ -64,6 +66,61 @@ class Argument(NamedTuple):
     def name(self) -> str:
         """The name among the settings."""
         return self.field or self.keyword
+
+    def value(self, given: Any) -> Any:
+        """The setting that is made of what was given, in Python or as an option's value.
+
+        Raises:
+            SettingError: it is of a wrong type, or cannot be read.
+        """
+        expected, make = self.expected, self.setting
+        if make is None:
+            if given is None and (self.is_optional or self.default is None):
+                return self.default
+            kind = bool if isinstance(self.default, bool) else self.kind
+            expected, make = _OF_KIND.get(kind, _SECONDS)
+        try:
+            return make(given)
+        except TypeError:
+            raise SettingError(
+                f"{self.keyword}={given!r} is a {type(given).__name__}; expected {expected}"
+            ) from None
+        except ValueError as error:
+            raise SettingError(f"{self.keyword}: {error}") from None
+
+
+def _text(given: Any) -> str:
+    if not isinstance(given, str):
+        raise TypeError
+    return given
+
+
+def _whole_number(given: Any) -> int:
+    if isinstance(given, bool):
+        raise TypeError
+    return operator.index(given)
+
+
+def _number(given: Any) -> float:
+    if isinstance(given, (bool, str, bytes, bytearray)):
+        raise TypeError
+    return float(given)
+
+
+def _switch(given: Any) -> bool:
+    if not isinstance(given, (bool, int)):
+        raise TypeError
+    return bool(given)
+
+
+_SECONDS: Tuple[str, Callable[[Any], Any]] = ("seconds, as a number", _number)
+
+_OF_KIND: Dict[Callable[[str], Any], Tuple[str, Callable[[Any], Any]]] = {
+    str: ("a str", _text),
+    int: ("an int", _whole_number),
+    bool: ("True or False", _switch),
+}
+"""What may be given for each kind of option; the others are times."""
 
 
 def seconds(text: str) -> float:
@@ -107,6 +164,7 @@ def tracker_to(help: str) -> Argument:
         option="--tracker",
         field="tracker",
         setting=_address,
+        expected=f"host and port, such as ({LOOPBACK!r}, 9190)",
         text=lambda address: format_address(*address),
     )
 
@@ -114,7 +172,12 @@ def tracker_to(help: str) -> Argument:
 def _address(given: Any) -> Optional[Tuple[str, int]]:
     if given and isinstance(given, str):
         return parse_address(given)
-    return given or None
+    if not given:
+        return None
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError
+    host, port = given
+    return _text(host), _whole_number(port)
 
 
 def add_arguments(parser: argparse.ArgumentParser, rows: Sequence[Argument]) -> None:
@@ -141,9 +204,9 @@ def settings(rows: Sequence[Argument], given: Mapping[str, Any]) -> Dict[str, An
     """The settings that the rows make of what was given by keyword; other keywords are left out.
 
     Raises:
-        ValueError: what was given cannot be a setting.
+        SettingError: what was given cannot be a setting.
     """
-    return {row.name: row.setting(given[row.keyword]) for row in rows if row.keyword in given}
+    return {row.name: row.value(given[row.keyword]) for row in rows if row.keyword in given}
 
 
 def command_line(rows: Sequence[Argument], given: Mapping[str, Any]) -> List[str]:
@@ -153,7 +216,7 @@ def command_line(rows: Sequence[Argument], given: Mapping[str, Any]) -> List[str
     """
     options: List[str] = []
     for row in rows:
-        value = row.setting(given.get(row.keyword, row.default))
+        value = row.value(given.get(row.keyword, row.default))
         if isinstance(row.default, bool):
             options += [row.flag] if bool(value) != row.default else []
         elif value != row.default and (value or row.default):  # an empty one is none

@@ -32,7 +32,7 @@ from typing import (
 )
 
 from . import network
-from .errors import StartError
+from .errors import SettingError, StartError
 from .owners import not_copied
 
 if TYPE_CHECKING:
@@ -306,12 +306,12 @@ def check_supported(given: Mapping[str, object], only: Mapping[str, Tuple[object
         only: for each of them, the one value that is supported, and what to do instead of others.
 
     Raises:
-        ValueError: one has another value.
+        SettingError: one has another value.
     """
     for argument, value in given.items():
         supported, advice = only[argument]
         if bool(value) != bool(supported):
-            raise ValueError(
+            raise SettingError(
                 f"{argument}={value!r} is not supported in this version, only {supported}; {advice}"
             )
 

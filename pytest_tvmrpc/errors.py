@@ -23,6 +23,7 @@
         LibraryError                 a library or function was not found, or does not fit here
             CompilerError            no compiler, or it refused the source
         StartError                   a program of ours did not start
+            SettingError             also a ValueError: what it was told makes no sense
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ __all__ = [
     "RemoteProtocolError",
     "SessionCrashedError",
     "SessionKickedError",
+    "SettingError",
     "StartError",
     "TrackerError",
     "UnknownKeyError",
@@ -172,6 +174,10 @@ class CompilerError(LibraryError):
 
 class StartError(RPCError):
     """A program of ours did not come up; the message holds what it printed last."""
+
+
+class SettingError(StartError, ValueError):
+    """A program of ours cannot be told this; the message names the setting and what would do."""
 
 
 _NOT_RAISED_HERE = (StopIteration, StopAsyncIteration, SyntaxError, UnicodeError, Warning)

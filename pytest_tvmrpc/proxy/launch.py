@@ -62,7 +62,8 @@ class Proxy(RunningProgram):
         log: where the proxy's output goes: a file, a descriptor, or None for our own stderr.
 
     Raises:
-        ValueError: an argument of TVM's is not supported; the message says what to do instead.
+        SettingError: an argument is of a wrong type, or is one of TVM's that is not supported; the
+            message says what to do instead.
         StartError: it did not start, for example because no port was free.
 
     Attributes:

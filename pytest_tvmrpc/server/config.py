@@ -11,6 +11,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from .. import arguments
 from ..arguments import Argument
+from ..errors import SettingError
 from ..network import LOOPBACK
 from .libraries import split
 
@@ -61,30 +62,30 @@ class ServerConfig(NamedTuple):
         """Refuses settings that cannot work.
 
         Raises:
-            ValueError: says which, and what would do.
+            SettingError: says which, and what would do.
         """
         if self.tracker is not None and not self.key:
-            raise ValueError(
+            raise SettingError(
                 "Need key to present type of resource when tracker is available; "
                 "give one, for example --key jetson"
             )
         if self.key.split() not in ([], [self.key]) or "\0" in self.key:
-            raise ValueError(f"the key {self.key!r} has a blank in it; keys are single words")
+            raise SettingError(f"the key {self.key!r} has a blank in it; keys are single words")
         if self.tracker is not None or self.is_proxy:
             from ..protocol.tracker import check_key  # here: other servers go without it
 
             if self.key:
                 check_key(self.key)  # which a proxy's tracker would refuse, far from here
         if not 0 <= self.port < 65536:
-            raise ValueError(f"port {self.port} is none; give 1 to 65535, or 0 for any free port")
+            raise SettingError(f"port {self.port} is none; give 1 to 65535, or 0 for any free port")
         if self.is_proxy and not (self.key and self.port):
-            raise ValueError(
+            raise SettingError(
                 "a server that waits at a proxy needs the proxy's port and a key of its own; "
                 "give them, for example --port 9091 --key jetson"
             )
         for name, limit_s in (("idle timeout", self.idle_s), ("timeout", self.unused_s)):
             if not 0 <= limit_s < math.inf:
-                raise ValueError(f"the {name} {limit_s} is no time in seconds; 0 is for no limit")
+                raise SettingError(f"the {name} {limit_s} is no time in seconds; 0 is for no limit")
 
 
 _DEFAULTS = ServerConfig._field_defaults
@@ -111,6 +112,7 @@ ARGUMENTS = (
         metavar="PATHS",
         field="libraries",
         setting=split,
+        expected="paths, as a list or as one str with colons between them",
         text=":".join,
     ),
     Argument(
@@ -134,7 +136,7 @@ ARGUMENTS = (
         float,
         "SECONDS",
         field="unused_s",
-        setting=lambda limit_s: limit_s or 0.0,
+        is_optional=True,
     ),
     Argument("callback_fd", None, kind=int),
 )
@@ -145,7 +147,7 @@ def configure(given: Mapping[str, Any]) -> ServerConfig:
     """The settings, of what was given by keyword: in Python, or on the command line.
 
     Raises:
-        ValueError: they cannot work.
+        SettingError: they cannot work.
     """
     found = arguments.settings(ARGUMENTS, given)
     config = ServerConfig(

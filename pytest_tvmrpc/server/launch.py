@@ -45,7 +45,7 @@ class Server(RunningProgram):
             for any time.
 
     Raises:
-        ValueError: the arguments cannot go together.
+        SettingError: an argument is of a wrong type, or they cannot go together.
         StartError: it did not start, for example because no port was free.
 
     Attributes:

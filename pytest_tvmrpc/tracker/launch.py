@@ -19,6 +19,7 @@ ARGUMENTS = (
         0.0,
         seconds_or_none,
         "SECONDS",
+        is_optional=True,
     ),
 )
 """What a tracker can be told."""
@@ -42,6 +43,7 @@ class Tracker(RunningProgram):
         log: where the tracker's output goes: a file, a descriptor, or None for our own stderr.
 
     Raises:
+        SettingError: an argument is of a wrong type.
         StartError: it did not start, for example because no port was free.
 
     Attributes:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from typing import Any
 
 import pytest
 
 from pytest_tvmrpc.arguments import add_arguments, command_line
+from pytest_tvmrpc.errors import SettingError
+from pytest_tvmrpc.proxy.launch import Proxy
 from pytest_tvmrpc.server.config import ARGUMENTS, ServerConfig, configure
 from pytest_tvmrpc.server.launch import Server
+from pytest_tvmrpc.tracker.launch import Tracker
 
 
 def test_defaults() -> None:
@@ -108,3 +112,47 @@ def test_an_address_that_is_none(address: str) -> None:
     """Is refused with an example, whether it is an option's value or an argument."""
     with pytest.raises(ValueError, match="expected HOST:PORT, for example"):
         configure({"tracker_addr": address, "key": "k"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"key": None}, "key=None is a NoneType; expected a str"),
+        ({"host": None}, "host=None is a NoneType; expected a str"),
+        ({"port": "9090"}, "port='9090' is a str; expected an int"),
+        ({"port": True}, "port=True is a bool; expected an int"),
+        ({"port": 9090.0}, "port=9090.0 is a float; expected an int"),
+        ({"port_end": None}, "port_end=None is a NoneType; expected an int"),
+        ({"idle_timeout": "5"}, "idle_timeout='5' is a str; expected seconds, as a number"),
+        ({"idle_timeout": None}, "idle_timeout=None is a NoneType; expected seconds"),
+        ({"timeout": b"5"}, "timeout=b'5' is a bytes; expected seconds, as a number"),
+        ({"silent": "no"}, "silent='no' is a str; expected True or False"),
+        ({"no_fork": None}, "no_fork=None is a NoneType; expected True or False"),
+        ({"custom_addr": 5}, "custom_addr=5 is a int; expected a str"),
+        ({"tracker_addr": ("h",)}, r"tracker_addr=('h',) is a tuple; expected host and port"),
+        ({"tracker_addr": ("h", "9190")}, "expected host and port, such as ('127.0.0.1', 9190)"),
+        ({"tracker_addr": 9190}, "tracker_addr=9190 is a int; expected host and port"),
+        ({"load_library": 5}, "load_library=5 is a int; expected paths"),
+        ({"load_library": [5]}, "load_library=[5] is a list; expected paths"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_a_wrong_type(given: Any, message: str) -> None:
+    """Is refused before a process is started, with its name, what was given and what would do."""
+    with pytest.raises(SettingError, match=re.escape(message)):
+        Server(**{"port": 0, "key": "k", **given})
+
+
+@pytest.mark.parametrize("program", [Server, Tracker, Proxy])
+def test_a_wrong_type_for_any_program(program: Any) -> None:
+    """They check what they have in common in the same way."""
+    with pytest.raises(SettingError, match="port_end='9199' is a str; expected an int"):
+        program(port=0, port_end="9199")
+
+
+def test_numbers_of_numpy() -> None:
+    """Are numbers."""
+    np = pytest.importorskip("numpy")
+    config = configure({"port": np.int64(7), "idle_timeout": np.float32(0.5), "timeout": 2})
+    assert (config.port, config.idle_s, config.unused_s) == (7, 0.5, 2.0)
+    assert type(config.port) is int
