@@ -17,7 +17,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pytest_tvmrpc"
 
 LAYERS = [
-    {"errors", "dlpack", "owners", "__init__"},
+    {"errors", "data_type", "owners", "__init__"},
+    {"dlpack"},
     {"protocol", "runtime", "network"},
     {"session", "accepting", "arguments", "background"},
     {"client", "server", "tracker", "proxy", "native"},
@@ -39,10 +40,10 @@ PYTEST_SIDE = {
 }
 """May import pytest; may import the stack, and numpy, inside functions only."""
 
-STACK = set().union(*LAYERS[1:5])
+STACK = set().union(*LAYERS[2:6])
 
 ON_A_BOARD = {
-    *("__init__", "errors", "dlpack", "owners", "network", "arguments", "background"),
+    *("__init__", "errors", "owners", "data_type", "dlpack", "network", "arguments", "background"),
     *("protocol", "runtime", "session", "server"),
 }
 """Runs on a bare Python 3.8; so do the programs in exec/."""

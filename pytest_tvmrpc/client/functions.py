@@ -7,7 +7,8 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from ..dlpack import DataType, OpaquePointer
+from ..data_type import DataType
+from ..dlpack import OpaquePointer
 from ..errors import LibraryError, RemoteError, RPCError
 from ..owners import not_copied
 from ..protocol.values import FunctionHandle, ModuleHandle

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, Iterator, NoReturn, Optional, Tuple
 
 from .. import dlpack
-from ..dlpack import DataType, DeviceType, OpaquePointer, TensorRecord
+from ..dlpack import DeviceType, OpaquePointer, TensorRecord
 from ..errors import DeviceError, RemoteProtocolError
 from ..owners import not_copied
 from ..protocol.codes import RPCCode
@@ -17,6 +17,7 @@ from ..runtime.device.api import Device, DeviceAPI
 from ..runtime.tensor import Tensor, not_in_this_process
 
 if TYPE_CHECKING:
+    from ..data_type import DataType
     from ..session.endpoint import Endpoint
     from .session import RPCSession
 

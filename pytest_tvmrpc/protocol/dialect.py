@@ -22,7 +22,8 @@ from typing import (
     Union,
 )
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..data_type import DataType
+from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
 from . import ffi, legacy, records
 from .codes import ArgTypeCode, RPCCode, TypeIndex

@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..data_type import DataType
+from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
 from .codes import RPCCode, TypeIndex
 from .fields import (

@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any, List, Tuple, Union
 
-from ..dlpack import DataType, Device, TensorRecord
+from ..data_type import DataType
+from ..dlpack import Device, TensorRecord
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .values import MAX_VALUES, TensorResult
 

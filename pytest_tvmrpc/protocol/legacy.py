@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from ..dlpack import DataType, DataTypeCode, Device, OpaquePointer, TensorRecord, from_legacy
+from ..data_type import DataType, DataTypeCode, from_legacy
+from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
 from .codes import LEGACY_OBJECT_REF, ArgTypeCode, RPCCode
 from .fields import (

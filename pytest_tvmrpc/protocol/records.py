@@ -9,15 +9,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
-from ..dlpack import (
-    MAX_NDIM,
-    DataType,
-    DataTypeCode,
-    Device,
-    TensorRecord,
-    from_legacy,
-    to_legacy,
-)
+from ..data_type import DataType, DataTypeCode, from_legacy, to_legacy
+from ..dlpack import MAX_NDIM, Device, TensorRecord
 from ..errors import LocalProtocolError, RemoteProtocolError
 
 Buffer = Union[bytes, bytearray, memoryview]

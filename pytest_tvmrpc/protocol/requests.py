@@ -11,7 +11,8 @@ import enum
 import itertools
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Tuple
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..data_type import DataType
+from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import RemoteProtocolError
 from .codes import RPCCode
 

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, List
 
-from ..dlpack import DataType, DataTypeCode
+from ..data_type import DataType, DataTypeCode
 
 # These two at once: `tensor` and `device` name a function and the module that it is in, and only
 # a module that is loaded before the function is bound stays out of its way.

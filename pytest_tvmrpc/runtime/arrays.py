@@ -9,7 +9,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Tuple
 
-from ..dlpack import DataType, DataTypeCode
+from ..data_type import DataType, DataTypeCode
 
 if TYPE_CHECKING:
     import numpy

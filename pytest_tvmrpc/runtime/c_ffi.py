@@ -9,7 +9,7 @@ import ctypes
 from _thread import get_ident
 from typing import Any, Callable, Dict, Optional
 
-from ..dlpack import DataType
+from ..data_type import DataType
 from ..errors import LibraryError
 from ..owners import not_copied
 from . import failures, registry, system_library, type_table

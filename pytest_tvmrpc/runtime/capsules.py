@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Optional, Tuple
 
-from ..dlpack import DataType, tensor_nbytes
+from ..data_type import DataType
+from ..dlpack import tensor_nbytes
 from ..errors import LibraryError
 from .abi import DLTensor
 from .device.cpu import API, borrowed

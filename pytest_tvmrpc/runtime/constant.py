@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any, Optional, Tuple, Union
 
-from ..dlpack import DataType, DataTypeCode
+from ..data_type import DataType, DataTypeCode
 from .words import number_of
 
 __all__ = ["FloatImm", "IntImm", "Scriptable", "const"]

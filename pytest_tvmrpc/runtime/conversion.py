@@ -6,7 +6,7 @@ import ctypes
 import sys
 from typing import Any
 
-from ..dlpack import DataType
+from ..data_type import DataType
 from ..dlpack import Device as PlainDevice
 from .object import Object, ObjectConvertible, ShapeTuple, String
 from .words import number_word

@@ -9,7 +9,7 @@ import ctypes
 import threading
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from ..dlpack import DataType
+from ..data_type import DataType
 from ..errors import LibraryError
 from ..owners import not_copied
 from .abi import (

@@ -7,7 +7,8 @@ import functools
 import struct
 from typing import Any, Callable, Optional, Tuple
 
-from ..dlpack import MAX_NDIM, DataType, checked_shape, compact_strides, tensor_nbytes
+from ..data_type import DataType
+from ..dlpack import MAX_NDIM, checked_shape, compact_strides, tensor_nbytes
 from ..errors import LibraryError
 from ..owners import not_copied
 from .abi import DLTensor, release

@@ -10,7 +10,8 @@ import struct
 import threading
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from ..dlpack import ArgTypeCode, DataType, OpaquePointer, from_legacy, to_legacy
+from ..data_type import DataType, from_legacy, to_legacy
+from ..dlpack import ArgTypeCode, OpaquePointer
 from ..errors import LibraryError
 from .abi import (
     DLTensor,

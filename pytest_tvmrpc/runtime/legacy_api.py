@@ -10,7 +10,8 @@ import itertools
 import threading
 from typing import Any, Dict, List, Optional
 
-from ..dlpack import MAX_NDIM, DataType, from_legacy
+from ..data_type import DataType, from_legacy
+from ..dlpack import MAX_NDIM
 from ..errors import LibraryError
 from ..owners import not_copied
 from . import legacy, legacy_calling, registry, system_library

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..dlpack import integer_of
+from ..data_type import integer_of
 
 __all__ = ["Object", "ObjectConvertible", "ObjectGeneric", "ShapeTuple", "String"]
 

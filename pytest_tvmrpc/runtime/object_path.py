@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Iterator, List, Optional, Tuple
 
-from ..dlpack import integer_of
+from ..data_type import integer_of
 
 __all__ = ["ObjectPath", "ObjectPathPair"]
 

@@ -20,7 +20,8 @@ import stat
 import struct
 from typing import Any, BinaryIO, Dict, Iterator, Mapping, Optional, Tuple, Union, cast
 
-from ..dlpack import MAX_NDIM, DataType, DeviceType, checked_shape, tensor_nbytes
+from ..data_type import DataType
+from ..dlpack import MAX_NDIM, DeviceType, checked_shape, tensor_nbytes
 from .device.names import cpu
 from .tensor import Tensor, tensor
 

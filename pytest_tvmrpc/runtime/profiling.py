@@ -11,7 +11,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ..dlpack import integer_of
+from ..data_type import integer_of
 from .report import Count, Duration, Percent, Ratio, Report
 
 if TYPE_CHECKING:

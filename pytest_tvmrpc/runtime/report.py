@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Type, Union
 
-from ..dlpack import integer_of
+from ..data_type import integer_of
 
 __all__ = ["Count", "Duration", "Percent", "Ratio", "Report"]
 

@@ -24,7 +24,8 @@ from typing import (
     Tuple,
 )
 
-from ..dlpack import DataType, OpaquePointer
+from ..data_type import DataType
+from ..dlpack import OpaquePointer
 from .device.api import Device
 from .function import PackedFunc
 from .module import Module

@@ -6,15 +6,8 @@ import struct
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Optional, Tuple, Union
 
 from .. import dlpack
-from ..dlpack import (
-    DataType,
-    OpaquePointer,
-    TensorRecord,
-    TypeIndex,
-    checked_shape,
-    integer_of,
-    tensor_nbytes,
-)
+from ..data_type import DataType, integer_of
+from ..dlpack import OpaquePointer, TensorRecord, TypeIndex, checked_shape, tensor_nbytes
 from ..errors import DeviceError, RPCError
 from ..owners import not_copied
 from .arrays import (

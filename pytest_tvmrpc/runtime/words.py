@@ -12,8 +12,9 @@ import operator
 import struct
 from typing import Any, Optional, Tuple, Union
 
-from ..dlpack import DataType, OpaquePointer
+from ..data_type import DataType
 from ..dlpack import Device as PlainDevice
+from ..dlpack import OpaquePointer
 from ..errors import LibraryError
 from .abi import TVMFFIByteArray, TypeIndex
 from .device.api import Device

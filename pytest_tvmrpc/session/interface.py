@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Protocol, Sequence, Union
 
 if TYPE_CHECKING:
-    from ..dlpack import DataType, Device, TensorRecord
+    from ..data_type import DataType
+    from ..dlpack import Device, TensorRecord
 
 Buffer = Union[bytes, bytearray, memoryview]
 

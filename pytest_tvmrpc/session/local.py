@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord, checked_shape
+from ..data_type import DataType
+from ..dlpack import Device, OpaquePointer, TensorRecord, checked_shape
 from ..errors import DeviceError, LocalProtocolError
 from ..protocol.values import (
     ByteSource,

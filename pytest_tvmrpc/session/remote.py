@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
-from ..dlpack import DataType, Device, OpaquePointer, TensorRecord
+from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import LocalProtocolError
 from ..protocol.codes import RPCCode
 from ..protocol.handshake import parse_client_key
@@ -16,6 +16,7 @@ from .buffers import unfilled
 from .opening import Wanted, open_session
 
 if TYPE_CHECKING:
+    from ..data_type import DataType
     from .endpoint import Endpoint
     from .interface import Session, Sink
 

@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
-from ..dlpack import DataType, DataTypeCode
+from ..data_type import DataType, DataTypeCode
 from ..runtime.tensor import Tensor
 
 BLOCK = 65536

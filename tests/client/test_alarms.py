@@ -13,7 +13,8 @@ import pytest
 
 from pytest_tvmrpc import rpc
 from pytest_tvmrpc.client import tracker_link
-from pytest_tvmrpc.dlpack import DataType, Device, DeviceType, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, DeviceType, TensorRecord
 from pytest_tvmrpc.session import conversation, opening
 from pytest_tvmrpc.session.channel import SocketChannel
 from pytest_tvmrpc.session.endpoint import Endpoint

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Tuple
 import pytest
 
 from pytest_tvmrpc import rpc, runtime
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import RemoteError
 from pytest_tvmrpc.protocol.codes import RPCCode
 

@@ -16,7 +16,8 @@ import pytest
 from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.client.functions import RemoteFunction, RemoteModule
 from pytest_tvmrpc.client.tensors import RemoteDevice
-from pytest_tvmrpc.dlpack import DataType, OpaquePointer
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import OpaquePointer
 from pytest_tvmrpc.errors import (
     CompilerError,
     ConnectionLostError,

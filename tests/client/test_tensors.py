@@ -9,7 +9,8 @@ import pytest
 
 from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.client.tensors import PACKET_LIMIT
-from pytest_tvmrpc.dlpack import DataType, Device, DeviceType, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, DeviceType, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import (
     DeviceError,
     LocalProtocolError,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
-from pytest_tvmrpc.dlpack import DataType, Device, tensor_nbytes
+from pytest_tvmrpc.dlpack import Device, tensor_nbytes
 from pytest_tvmrpc.errors import DeviceError
 from pytest_tvmrpc.runtime.device.api import DeviceAPI, DeviceAttribute
 
 if TYPE_CHECKING:
+    from pytest_tvmrpc.data_type import DataType
     from pytest_tvmrpc.runtime.tensor import Tensor
 
 CAPACITY = 1 << 20

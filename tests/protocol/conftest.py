@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tu
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
 from pytest_tvmrpc.protocol.framing import PacketReader
 from pytest_tvmrpc.protocol.values import FunctionHandle, ModuleHandle, ObjectHandle

@@ -7,7 +7,8 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol import packets
 from pytest_tvmrpc.protocol.codes import RPCCode

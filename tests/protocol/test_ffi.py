@@ -8,7 +8,8 @@ from typing import Any, List, Tuple
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import LocalProtocolError, RemoteProtocolError
 from pytest_tvmrpc.protocol.ffi import (
     decode_result,

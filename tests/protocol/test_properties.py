@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY, Dialect
 from pytest_tvmrpc.protocol.framing import PacketReader

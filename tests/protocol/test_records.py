@@ -7,7 +7,8 @@ from typing import Dict, List, Tuple
 
 import pytest
 
-from pytest_tvmrpc.dlpack import MAX_NDIM, DataType, Device, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import MAX_NDIM, Device, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.records import decode_record, encode_record, known_record
 

@@ -6,7 +6,8 @@ import inspect
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import RemoteProtocolError
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.protocol.requests import (

@@ -12,7 +12,8 @@ from typing import Any, Dict, List
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import LocalProtocolError, RemoteProtocolError
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY, Dialect
 from pytest_tvmrpc.protocol.values import (

@@ -11,7 +11,7 @@ import pytest
 
 import pytest_tvmrpc
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.dlpack import DataType, DataTypeCode
+from pytest_tvmrpc.data_type import DataType, DataTypeCode
 from pytest_tvmrpc.runtime import arrays
 
 FLOATS = [code.name.lower() for code in DataTypeCode if code.name.startswith("FLOAT8")]

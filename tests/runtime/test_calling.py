@@ -11,6 +11,7 @@ from typing import Any, List
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
+from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
 from pytest_tvmrpc.runtime import abi
 from pytest_tvmrpc.runtime.calling import NativeFunction
@@ -73,7 +74,7 @@ class Indexed:
         (dlpack.OpaquePointer(2**64 - 2), 4, -2),
         (ctypes.c_void_p(0x1234), 4, 0x1234),
         (ctypes.c_void_p(None), 4, 0),
-        (dlpack.DataType("int8x4"), 5, 0x0004_08_00),
+        (DataType("int8x4"), 5, 0x0004_08_00),
         (dlpack.Device(2, 3), 6, 0x0000_0003_0000_0002),
         (CPU, 6, 1),
         (dlpack.Device(1, -1), 6, -(2**32) + 1),
@@ -114,7 +115,7 @@ def test_memory_that_is_read_only(library: LibraryModule) -> None:
     """Is not given to a function, which might write to it, as to the bytes of Python."""
     content = ctypes.create_string_buffer(8)
     memory = borrowed(ctypes.addressof(content), 8, content, is_read_only=True)
-    tensor = Tensor(memory, (2,), dlpack.DataType("float32"), CPU)
+    tensor = Tensor(memory, (2,), DataType("float32"), CPU)
     assert tensor.data_ptr() == ctypes.addressof(content)
     with pytest.raises(DeviceError, match=r"read-only.*copyto"):
         library["tensor_field"](tensor, 0)
@@ -186,7 +187,7 @@ def test_arguments_that_cannot_be_passed(
         False,
         -2.5,
         dlpack.OpaquePointer(2**64 - 2),
-        dlpack.DataType("bfloat16x2"),
+        DataType("bfloat16x2"),
         dlpack.Device(2, 3),
         "größer",
         "",
@@ -356,7 +357,7 @@ def test_error_without_a_record(library: LibraryModule) -> None:
         b"",
         b"seven\0c",
         b"bytes that do not fit",
-        dlpack.DataType("float16"),
+        DataType("float16"),
         dlpack.Device(1, 0),
         dlpack.OpaquePointer(77),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.dlpack import DataType
+from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import DeviceError
 from pytest_tvmrpc.runtime import exchange
 

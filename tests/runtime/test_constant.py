@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_tvmrpc import rpc, runtime
-from pytest_tvmrpc.dlpack import DataType
+from pytest_tvmrpc.data_type import DataType
 
 
 @pytest.mark.parametrize(

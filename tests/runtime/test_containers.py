@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
+from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import CompilerError
 from pytest_tvmrpc.runtime import (
     Array,
@@ -54,7 +55,7 @@ def _nothing_stays(library: LibraryModule) -> Any:
 
 VALUES: List[Any] = [
     *(None, True, False, 0, -(2**63), 2**63 - 1, 2.5, "", "short", "a text that does not fit"),
-    *("a\0b", "größer", b"", b"\0\xff", b"bytes that do not fit", dlpack.DataType("int8x4")),
+    *("a\0b", "größer", b"", b"\0\xff", b"bytes that do not fit", DataType("int8x4")),
     *(runtime.cpu(1), ShapeTuple((2, 3)), [], [1, ["x", {"k": [None]}]], {}, {"a": 1, 2: b"b"}),
 ]
 
@@ -126,7 +127,7 @@ def test_elements_are_compared_by_type() -> None:
 
 
 EQUAL = [
-    *(1, 2.5, True, "x", b"x", None, 0.0, -0.0, runtime.cpu(1), dlpack.DataType("int8")),
+    *(1, 2.5, True, "x", b"x", None, 0.0, -0.0, runtime.cpu(1), DataType("int8")),
     *(np.int64(1), np.float64(2.5), np.bool_(True), runtime.const(1), runtime.const(2.5)),
     *((1, (2.5, "x")), (), ShapeTuple((1, 2)), dlpack.OpaquePointer(1), runtime.const(True)),
 ]

@@ -18,7 +18,8 @@ import pytest
 
 import pytest_tvmrpc
 from pytest_tvmrpc import dlpack, runtime
-from pytest_tvmrpc.dlpack import ALIGNMENT, DataType, DeviceType
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import ALIGNMENT, DeviceType
 from pytest_tvmrpc.errors import DeviceError
 from pytest_tvmrpc.runtime.device.api import DeviceAttribute
 from pytest_tvmrpc.runtime.device.cpu import API, MAPPED_NBYTES, allocate

@@ -8,7 +8,8 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.dlpack import DataType, compact_strides
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import compact_strides
 from pytest_tvmrpc.errors import LibraryError
 from pytest_tvmrpc.runtime import abi, exchange
 from pytest_tvmrpc.runtime.foreign import Reference, tensor_at

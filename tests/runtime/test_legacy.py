@@ -7,6 +7,7 @@ from typing import Any, List
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
+from pytest_tvmrpc.data_type import DataType, to_legacy
 from pytest_tvmrpc.errors import LibraryError
 from pytest_tvmrpc.runtime import abi, legacy
 from pytest_tvmrpc.runtime.module import Module
@@ -31,9 +32,9 @@ def unpacked(packed: Any) -> List[Any]:
         (1.0, 2, 0x3FF0000000000000),
         (dlpack.OpaquePointer(2**64 - 2), 3, -2),
         (ctypes.c_void_p(0x1234), 3, 0x1234),
-        (dlpack.DataType("int8x4"), 5, 0x0004_08_00),
-        (dlpack.DataType("bool"), 5, 0x0001_01_01),
-        (dlpack.DataType("float8_e4m3fn"), 5, 0x0001_08_06),
+        (DataType("int8x4"), 5, 0x0004_08_00),
+        (DataType("bool"), 5, 0x0001_01_01),
+        (DataType("float8_e4m3fn"), 5, 0x0001_08_06),
         (dlpack.Device(2, 3), 6, 0x0000_0003_0000_0002),
     ],
 )
@@ -66,7 +67,7 @@ def test_tensors_of_types_that_had_other_numbers(dtype: str) -> None:
     packed = legacy.pack_arguments("f", (tensor,))
     ((code, address),) = unpacked(packed)
     seen = abi.DLTensor.from_address(address)
-    expected = dlpack.to_legacy(dlpack.DataType(dtype))
+    expected = to_legacy(DataType(dtype))
     assert code == 7
     assert (seen.code, seen.bits, seen.lanes) == (expected.code, expected.bits, expected.lanes)
     assert (seen.data, seen.ndim) == (tensor.memory.data, 2)
@@ -80,7 +81,7 @@ def test_tensors_of_types_that_had_other_numbers(dtype: str) -> None:
         ("a\0b", ValueError, "argument 1 of f holds a NUL character"),
         ({1}, TypeError, "argument 1 of f is a builtins.set, which compiled code cannot take"),
         (int, TypeError, "argument 1 of f is a builtins.type"),
-        (dlpack.DataType("float4_e2m1fn"), ValueError, "TVM up to 0.20 has no float4_e2m1fn"),
+        (DataType("float4_e2m1fn"), ValueError, "TVM up to 0.20 has no float4_e2m1fn"),
     ],
 )
 def test_arguments_that_cannot_be_passed(value: Any, error: type, message: str) -> None:

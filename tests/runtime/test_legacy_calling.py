@@ -10,6 +10,7 @@ from typing import Any, Iterator, List
 import pytest
 
 from pytest_tvmrpc import dlpack, runtime
+from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import CompilerError, DeviceError, LibraryError
 from pytest_tvmrpc.runtime import abi, backend, legacy, legacy_calling, parallel, registry
 from pytest_tvmrpc.runtime.device.cpu import borrowed
@@ -90,7 +91,7 @@ def test_numbers_and_tensors(library: LibraryModule) -> None:
     assert isinstance(library["sum"], LegacyFunction)
     assert library["sum"](1, 2, -4) == -1
     assert [library["code"](value) for value in (None, 5, 2.5, True, CPU)] == [4, 0, 2, 0, 6]
-    assert library["code"](dlpack.DataType("float32")) == 5
+    assert library["code"](DataType("float32")) == 5
     assert library["code_of_none"]() == 40
     result = floats(0, 0)
     assert library["add"](floats(1, 2), floats(10, 20), result) is None
@@ -106,7 +107,7 @@ def test_memory_that_is_read_only(library: LibraryModule) -> None:
     """Is not given to a function, which might write to it, as to the bytes of Python."""
     content = ctypes.create_string_buffer(8)
     memory = borrowed(ctypes.addressof(content), 8, content, is_read_only=True)
-    tensor = Tensor(memory, (2,), dlpack.DataType("float32"), CPU)
+    tensor = Tensor(memory, (2,), DataType("float32"), CPU)
     assert tensor.data_ptr() == ctypes.addressof(content)
     with pytest.raises(DeviceError, match=r"read-only.*copyto"):
         library["tensor_field"](tensor, 0)
@@ -131,7 +132,7 @@ def test_text_and_bytes(library: LibraryModule) -> None:
     "value",
     [
         *(None, 0, -(2**63), 2**63 - 1, -2.5, dlpack.OpaquePointer(2**64 - 2)),
-        *(dlpack.DataType("float16x2"), dlpack.DataType("float8_e5m2"), dlpack.Device(2, 3)),
+        *(DataType("float16x2"), DataType("float8_e5m2"), dlpack.Device(2, 3)),
     ],
 )
 def test_values_come_back_as_they_went(library: LibraryModule, value: Any) -> None:
@@ -159,7 +160,7 @@ def test_containers_are_objects_of_the_runtime(library: LibraryModule) -> None:
     del made, value
     gc.collect()
     assert len(abi._cells) == before
-    with pytest.raises(TypeError, match=r"builtins\.object cannot be given to compiled code"):
+    with pytest.raises(TypeError, match=r"builtins\.object cannot be converted"):
         library["echo"]([object()])
 
 
@@ -235,7 +236,7 @@ def test_last_error(library: LibraryModule) -> None:
 # ----------------------------------------------------------------------------------- callbacks
 
 
-@pytest.mark.parametrize("value", [None, 5, -0.5, dlpack.DataType("float16"), dlpack.Device(1, 0)])
+@pytest.mark.parametrize("value", [None, 5, -0.5, DataType("float16"), dlpack.Device(1, 0)])
 def test_callbacks_take_and_return_values(library: LibraryModule, value: Any) -> None:
     """A Python function called from C gets each kind of value, and returns it."""
     seen: List[Any] = []

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_tvmrpc import rpc, runtime
-from pytest_tvmrpc.dlpack import DataType, OpaquePointer
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import OpaquePointer
 from pytest_tvmrpc.runtime import assert_structural_equal, first_mismatch, structural_equal
 
 

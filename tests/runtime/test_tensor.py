@@ -14,7 +14,8 @@ import pytest
 
 import pytest_tvmrpc
 from pytest_tvmrpc import dlpack, runtime
-from pytest_tvmrpc.dlpack import ALIGNMENT, DataType
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import ALIGNMENT
 from pytest_tvmrpc.errors import ConnectionLostError, DeviceError
 from pytest_tvmrpc.runtime import nd
 from pytest_tvmrpc.runtime import tensor as tensor_function

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_tvmrpc import dlpack
+from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import LibraryError
 from pytest_tvmrpc.runtime import abi, words
 
@@ -25,8 +26,8 @@ def test_floats(value: float) -> None:
     assert words.float_of(words.float_bits(value)) == value
 
 
-@pytest.mark.parametrize("value", [dlpack.DataType("int8x4"), dlpack.DataType("bfloat16")])
-def test_data_types(value: dlpack.DataType) -> None:
+@pytest.mark.parametrize("value", [DataType("int8x4"), DataType("bfloat16")])
+def test_data_types(value: DataType) -> None:
     """So is a data type."""
     kind, _, word = words.plain_word(value) or (0, 0, 0)
     assert kind == abi.TypeIndex.DATA_TYPE

@@ -19,7 +19,8 @@ from typing import Any, Callable, List
 import pytest
 
 from pytest_tvmrpc import network, rpc
-from pytest_tvmrpc.dlpack import DataType, Device
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device
 from pytest_tvmrpc.errors import (
     CompilerError,
     ConnectError,

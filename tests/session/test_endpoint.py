@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Tuple
 
 import pytest
 
-from pytest_tvmrpc.dlpack import DataType, Device, OpaquePointer, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.errors import (
     ConnectionLostError,
     DeadlineError,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pytest_tvmrpc import runtime
-from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, TensorRecord
 from pytest_tvmrpc.errors import DeviceError, LocalProtocolError
 from pytest_tvmrpc.protocol.values import FunctionHandle, ObjectHandle, TensorResult
 from pytest_tvmrpc.runtime import Array, Map, Object, ShapeTuple, registry

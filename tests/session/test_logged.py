@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any, List
 
 from pytest_tvmrpc import rpc
-from pytest_tvmrpc.dlpack import DataType, Device, TensorRecord
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import Device, TensorRecord
 from pytest_tvmrpc.protocol.codes import RPCCode
 from pytest_tvmrpc.session.endpoint import Endpoint
 from pytest_tvmrpc.session.logged import LoggedChannel

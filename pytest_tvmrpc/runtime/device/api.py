@@ -11,6 +11,7 @@ import enum
 from typing import TYPE_CHECKING, Any, List, Optional, Protocol, Tuple, Type, TypeVar
 
 from ... import dlpack
+from ...data_type import DataType, DataTypeCode, integer_of
 from ...errors import DeviceError
 from .kinds import apis, find_api, kind_name
 
@@ -79,7 +80,7 @@ class DeviceAPI(abc.ABC):
         self,
         device: dlpack.Device,
         shape: Tuple[int, ...],
-        dtype: dlpack.DataType,
+        dtype: DataType,
         mem_scope: Optional[str],
     ) -> Memory:
         """Memory for a tensor, with undefined contents."""
@@ -148,7 +149,7 @@ class DeviceAPI(abc.ABC):
         return 0
 
 
-_BYTE = dlpack.DataType.of(int(dlpack.DataTypeCode.UINT), 8)
+_BYTE = DataType.of(int(DataTypeCode.UINT), 8)
 _D = TypeVar("_D", bound="Device")
 
 
@@ -349,7 +350,7 @@ class Device(dlpack.Device):
 
 def _int32(name: str, value: Any) -> int:
     """One of a device's numbers, as a DLDevice has it."""
-    number = dlpack.integer_of(value)
+    number = integer_of(value)
     if number is None:
         raise TypeError(f"{name} is {value!r}; expected an integer")
     if not -(1 << 31) <= number < 1 << 31:

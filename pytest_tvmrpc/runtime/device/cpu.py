@@ -9,13 +9,14 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
-from ...dlpack import ALIGNMENT, DataType, Device, tensor_nbytes
+from ...dlpack import ALIGNMENT, Device, tensor_nbytes
 from ...errors import DeviceError
 from ...owners import not_copied
 from .api import DeviceAPI, DeviceAttribute, Memory
 from .description import described
 
 if TYPE_CHECKING:
+    from ...data_type import DataType
     from ..tensor import Tensor
 
 __all__ = ["API", "CPUDevice", "HostMemory", "allocate", "borrowed"]

@@ -14,7 +14,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
-from ...dlpack import DEVICE_TYPES, DeviceType, integer_of
+from ...data_type import integer_of
+from ...dlpack import DEVICE_TYPES, DeviceType
 from ...errors import DeviceError
 
 if TYPE_CHECKING:
