@@ -73,7 +73,7 @@ DOCUMENTED_METHODS = {
 """TVM's methods; those that take many parameters are above."""
 
 NOT_FOR_USERS = {
-    *("abandon", "call", "call_server", "hurried", "is_idle", "lease", "offered", "received"),
+    *("abandon", "call", "call_server", "limited", "is_idle", "lease", "offered", "received"),
     *("release", "sent"),
 }
 """Public for other parts of the package only."""

@@ -310,7 +310,7 @@ class RPCSession:
         return read(self.call(handle, arguments, OUTPUT), arguments[0]) if handle else None
 
     @contextlib.contextmanager
-    def hurried(self, limit_s: float) -> Iterator[None]:
+    def limited(self, limit_s: float) -> Iterator[None]:
         """The requests in the block may take so long, whatever ``call_timeout`` says."""
         channel = self._endpoint.channel
         before = (channel.timeout_s, channel.timeout_argument) if channel is not None else None

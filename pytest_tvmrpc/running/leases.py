@@ -150,7 +150,7 @@ class Lessor:
         from ..errors import RPCError
 
         try:
-            with lease.session.hurried(OUTPUT_S):
+            with lease.session.limited(OUTPUT_S):
                 found = lease.session.output(limit=0)
         except RPCError:  # it is over; the test will find out, and say so
             found = None
@@ -165,7 +165,7 @@ class Lessor:
         session, found = lease.session, None
         if not session.closed:
             try:
-                with session.hurried(OUTPUT_S):
+                with session.limited(OUTPUT_S):
                     found = session.output(lease.output_at, OUTPUT_NBYTES)
             except RPCError:  # it is over now, or it hangs; its server's log may still tell
                 found = None

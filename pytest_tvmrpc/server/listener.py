@@ -22,6 +22,10 @@ class Greeting:
         connection: its socket; owned, and not blocking until `admit`.
         address: where it comes from.
         until: when its patience with us ends, on the monotonic clock.
+
+    Attributes:
+        hello: its first words, once they are complete.
+        is_passed_over: whether somebody who came later has been served before it.
     """
 
     def __init__(self, connection: socket.socket, address: str, until: float) -> None:
@@ -29,6 +33,7 @@ class Greeting:
         self.address = address
         self.until = until
         self.hello: Optional[ClientHello] = None
+        self.is_passed_over = False
         self._reader = HelloReader()
         connection.setblocking(False)
 

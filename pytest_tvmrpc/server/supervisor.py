@@ -48,8 +48,9 @@ _ACCEPT_PAUSE_S = 0.1
 _FAIR_S = 0.05
 """What a client that means well has for its first words, however many others come."""
 
-_HURRIED_S = 1.0
-"""How long a client may take to open its session while others wait for the device."""
+_OPENING_S = 3.0
+"""How long a client may take to open its session while others wait for the device. A lost packet
+of one of TVM's, which sends InitServer by itself, costs it 1 s, and a second one 2 s more."""
 
 _READ = select.POLLIN
 _GONE = getattr(select, "POLLRDHUP", 0)
@@ -175,7 +176,7 @@ class Supervisor:
     def _tick(self, now: float) -> None:
         if self._worker is not None:
             if self._waiting:
-                self._worker.hurry(_HURRIED_S)
+                self._worker.limit_opening(_OPENING_S)
             self._worker.tick(now, self._config.stop_s)
             if self._worker.state is WorkerState.STRAYS:
                 self._reap()  # what it left may end without a signal to us
@@ -336,13 +337,21 @@ class Supervisor:
     def _serve_next(self) -> None:
         """Gives the device to the first who waits, if it is free."""
         while self._worker is None and self._waiting:
-            # Who has asked for a session already, and not just said hello, is surely there.
-            spoken = (greeting for greeting in self._waiting if greeting.early)
-            greeting = next(spoken, self._waiting[0])
+            greeting = self._first()
             self._release(greeting)
             if greeting.admit(self._config.key):
                 assert greeting.hello is not None
                 self._start(greeting.connection, greeting.hello, greeting.address, greeting.early)
+
+    def _first(self) -> Greeting:
+        """Whose turn it is. One that has only said hello may not be there any more: once, the next
+        one that has asked for its session goes first. TVM's clients ask when they are admitted.
+        """
+        first = self._waiting[0]
+        if first.early or first.is_passed_over:
+            return first
+        first.is_passed_over = True
+        return next((greeting for greeting in self._waiting if greeting.early), first)
 
     # The session
 

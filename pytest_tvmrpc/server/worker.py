@@ -200,8 +200,8 @@ class Worker:
             if self.state is not WorkerState.STRAYS:
                 self._signal(signal.SIGKILL)
 
-    def hurry(self, opening_s: float) -> None:
-        """Others wait: the client has no longer than this, in all, to open the session."""
+    def limit_opening(self, opening_s: float) -> None:
+        """The client has no longer than this, in all, to open the session."""
         if self._opens_by is not None and opening_s < self._opening_s:
             self._opens_by += opening_s - self._opening_s - _LATER_S
             self._opening_s = opening_s

@@ -38,6 +38,9 @@ MAX_SHOWN = 16384
 SILENT_S = 10.0
 """A server that used to ask for its match keys, and has not for so long, is not handed out."""
 
+QUIET_S = 5.0
+"""A server that asked for its match keys no longer ago than this lives: nobody takes its place."""
+
 KEPT_S = 60.0
 """How long a key is shown, with nothing free, when the last server that offered it is gone. TVM
 keeps it for ever, and scripts rely on finding it."""
@@ -104,7 +107,8 @@ class Scheduler:
 
         Returns:
             Connections of which nothing is known any more, and which are to be closed: the
-            server with the same address and key is this one now.
+            server with the same address and key is this one now. One that still talks is none
+            of them; it is the `rival`, and keeps its place as long as it does.
 
         Raises:
             RemoteProtocolError: together they are too much.
@@ -121,16 +125,29 @@ class Scheduler:
         known.introduce()
         self._count_introduced(known, 1)
         self.version += 1
-        return self._take_place(connection, known)
+        return self._take_place(connection, known, now)
 
-    def _take_place(self, connection: Hashable, known: Known) -> List[Hashable]:
+    def rival(self, connection: Hashable) -> Optional[Hashable]:
+        """The connection of another server that lives, and is at the same address by its account.
+
+        Neither is closed for the other: it would come back and close the other one, for ever.
+        """
+        known = self._connections.get(connection)
+        place = None if known is None else known.place
+        owner = None if place is None else self._places.get(place)
+        return None if owner == connection else owner
+
+    def _take_place(self, connection: Hashable, known: Known, now: float) -> List[Hashable]:
         """A server that was started again has its place, although its old connection half lives."""
         self._leave_place(connection, known)
         place = known.place
         if place is None:
             return []
-        older = self._places.pop(place, None)
+        older = self._places.get(place)
         if older is not None:
+            polled = self._connections[older].polled
+            if polled is not None and now - polled <= QUIET_S:
+                return []
             self.closed(older)
         self._places[place] = connection
         known.taken_place = place
@@ -171,13 +188,18 @@ class Scheduler:
             grants += self._offer(known, queue, offer._replace(since=now), now)
         return grants
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: float) -> List[Tuple[Hashable, Hashable]]:
         """Withhold the offers of servers that used to talk, and do not; forget keys that are gone.
+
+        Who waited for the place of such a server has it now.
 
         To be called every second or so.
 
         Who never asked for its match keys is not judged, nor who offers nothing: a server in a
         session may be silent.
+
+        Returns:
+            Connections that are to be closed, each with the one that has its place now.
         """
         for known in self._connections.values():
             if known.offers and known.polled is not None and now - known.polled > SILENT_S:
@@ -190,6 +212,16 @@ class Scheduler:
                 self._kept[key] = now + KEPT_S
             elif now >= until:
                 self._forget(key)
+        without = [
+            (connection, known)
+            for connection, known in self._connections.items()
+            if known.taken_place is None and known.place is not None
+        ]
+        return [
+            (older, connection)
+            for connection, known in without
+            for older in self._take_place(connection, known, now)
+        ]
 
     # --- clients ------------------------------------------------------------------------------
 

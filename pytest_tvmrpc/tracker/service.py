@@ -11,7 +11,7 @@ import functools
 import hmac
 import logging
 import socket
-from typing import Callable, Dict, List, Optional, Set, Tuple, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, cast
 
 from .. import background, network
 from ..accepting import Acceptor
@@ -138,7 +138,8 @@ class TrackerService:
     def _watch(self) -> None:
         """Look for what is over because of the time, now and as long as the loop runs."""
         now = self.loop.time()
-        self.scheduler.expire(now)
+        for older, newer in self.scheduler.expire(now):
+            cast("TrackerConnection", older).give_way(cast("TrackerConnection", newer).peer)
         if self.connections:
             self._used_at = now
         elif self._unused_s and now - self._used_at >= self._unused_s:
@@ -192,7 +193,11 @@ class Kept:
 
 
 class TrackerConnection(Stream):
-    """One peer: a server, a client, or one that speaks another protocol."""
+    """One peer: a server, a client, or one that speaks another protocol.
+
+    Attributes:
+        peer: its address as people write it.
+    """
 
     def __init__(
         self,
@@ -211,11 +216,11 @@ class TrackerConnection(Stream):
         )
         # An IPv4 peer of a dual-stack listener; nobody could connect to the address in that form.
         self._host = address[0][7:] if address[0].startswith("::ffff:") else address[0]
-        self._peer = network.format_address(self._host, address[1])
+        self.peer = network.format_address(self._host, address[1])
         service.connections.add(self)
 
     def _hello_missed(self) -> None:
-        _log.warning("closing %s: it did not say the tracker's magic in time", self._peer)
+        _log.warning("closing %s: it did not say the tracker's magic in time", self.peer)
         self.abort()
 
     def received(self, received: bytes) -> None:
@@ -287,7 +292,7 @@ class TrackerConnection(Stream):
             self.send(wire.SUCCESS)
             _hand_out(grants)
         elif isinstance(message, wire.Request):
-            asker = Asker(message.user, self._peer, message.session_timeout)
+            asker = Asker(message.user, self.peer, message.session_timeout)
             _hand_out(scheduler.request(self, message.key, message.priority, now, asker))
         elif isinstance(message, wire.Ping):
             self._greet_back(message, now)
@@ -295,7 +300,8 @@ class TrackerConnection(Stream):
             self.send(self._service.summary())
         elif isinstance(message, wire.UpdateInfo):
             for older in scheduler.update_info(self, message.fields, self._host, now):
-                cast("TrackerConnection", older).give_way(self._peer)
+                cast("TrackerConnection", older).give_way(self.peer)
+            self._warn_of(scheduler.rival(self), message.fields)
             self.send(wire.SUCCESS)
         elif isinstance(message, farm.Who):
             self.send(self._service.who())
@@ -307,6 +313,17 @@ class TrackerConnection(Stream):
             self._service.stop()
         else:
             self.send(wire.FAIL)
+
+    def _warn_of(self, rival: Any, fields: Mapping[str, Any]) -> None:
+        if rival is not None:
+            _log.warning(
+                "two servers claim the address %.200s with the key %.200s: %s and %s; "
+                "give each one of its own with --custom-addr or --port",
+                fields.get("addr"),
+                fields.get("key"),
+                rival.peer,
+                self.peer,
+            )
 
     def _greet_back(self, ping: wire.Ping, now: float) -> None:
         if not ping.greets:
@@ -320,20 +337,20 @@ class TrackerConnection(Stream):
         results, orders = self._service.scheduler.kick(kick.target, kick.reason, now)
         for server, order in orders:
             cast("TrackerConnection", server).send(farm.kick_order(order))
-        _log.info("%s kicked %s: %d sessions", self._peer, kick.target, len(orders))
+        _log.info("%s kicked %s: %d sessions", self.peer, kick.target, len(orders))
         self.send(farm.kick_reply(results))
 
     def send(self, frame: bytes) -> None:
         """Have a frame written, unless the peer has left too many unread."""
         if self.unsent_bytes > MAX_OUTGOING:
-            _log.warning("closing %s: it does not read its answers", self._peer)
+            _log.warning("closing %s: it does not read its answers", self.peer)
             self.abort()
         else:
             self.write(frame)
 
     def give_way(self, newer: str) -> None:
         """The server has another connection; this one is dead, as a rule, and nobody noticed."""
-        _log.info("closing %s: its server is %s now", self._peer, newer)
+        _log.info("closing %s: its server is %s now", self.peer, newer)
         self.abort()
 
     def drained(self) -> None:
@@ -342,7 +359,7 @@ class TrackerConnection(Stream):
             self._work()
 
     def refuse(self, reason: str) -> None:
-        _log.warning("closing %s: %s", self._peer, reason)
+        _log.warning("closing %s: %s", self.peer, reason)
         if self._hello_limit is None and not self.unsent_bytes:
             self.write(wire.FAIL)
             self.close()

@@ -126,14 +126,14 @@ def _say(server: rpc.Server, constructor: List[Any]) -> None:
 def test_a_limit_for_some_requests(server: rpc.Server) -> None:
     """It holds within the block alone, and its end is the session's, as that of any call."""
     with rpc.connect(server.host, server.port, call_timeout=500) as remote:
-        with remote.hurried(5):
+        with remote.limited(5):
             assert remote.output() == RemoteOutput(b"", 0, 0)
         assert remote._endpoint.channel.timeout_s == 500
-        with pytest.raises(DeadlineError, match=r"for 0\.05 s$"), remote.hurried(0.05):
+        with pytest.raises(DeadlineError, match=r"for 0\.05 s$"), remote.limited(0.05):
             remote.get_function("testing.sleep")(20.0)
         assert remote.closed
         assert not remote.lost
-        with pytest.raises(ConnectionLostError), remote.hurried(5):
+        with pytest.raises(ConnectionLostError), remote.limited(5):
             remote.output()
-    with rpc.LocalSession() as local, local.hurried(5):
+    with rpc.LocalSession() as local, local.limited(5):
         assert local.output() is None

@@ -301,7 +301,7 @@ def test_many_hellos_and_nothing_more(
 ) -> None:
     """Who asks for a session is served before them, and nobody waits long for each of them."""
     server = start_supervisor(handshake_s=deadline_s)
-    for _ in range(10 if says_more else 3):
+    for _ in range(10 if says_more else 1):
         dial(server.args[-1]).sendall(hello())
     client = dial(server.args[-1])
     client.settimeout(deadline_s)
@@ -309,6 +309,23 @@ def test_many_hellos_and_nothing_more(
     assert exactly(client, len(ADMITTED)) == ADMITTED
     client.sendall(b"" if says_more else INIT_SERVER)
     assert struct.unpack("<Qi", exactly(client, 16)[:12]) == (8, 4)
+
+
+def test_clients_that_ask_early_and_late(start_server: Any, dial: Dial, hello: Hello) -> None:
+    """One of TVM, which asks when it is admitted, is passed over once by those that ask before."""
+    server = start_server()
+    with server.connect():
+        late, first, second = (dial(server.port) for _ in range(3))
+        late.sendall(hello())
+        for early in (first, second):
+            early.sendall(hello() + INIT_SERVER)
+    assert exactly(first, len(ADMITTED)) == ADMITTED
+    first.close()
+    assert exactly(late, len(ADMITTED)) == ADMITTED
+    late.sendall(INIT_SERVER)
+    assert struct.unpack("<Qi", exactly(late, 16)[:12]) == (8, 4)
+    late.close()
+    assert exactly(second, len(ADMITTED)) == ADMITTED
 
 
 def test_an_open_session_may_be_silent(start_supervisor: Any, wait_until: WaitUntil) -> None:

@@ -21,7 +21,7 @@ from pytest_tvmrpc.protocol.tracker import Granted, Ping, Serving, check_key, su
 from pytest_tvmrpc.tracker import scheduler as module
 from pytest_tvmrpc.tracker.connection import UNUSED_S
 from pytest_tvmrpc.tracker.queue import Asker
-from pytest_tvmrpc.tracker.scheduler import Grant, Order, Scheduler
+from pytest_tvmrpc.tracker.scheduler import QUIET_S, Grant, Order, Scheduler
 
 
 def resource(number: int, key: str = "k") -> Granted:
@@ -211,6 +211,35 @@ def test_a_server_that_was_started_again_has_its_place() -> None:
     assert place(scheduler, "newest", "server:k", None, 9001) == ["new"]
     scheduler.closed("newest")
     assert place(scheduler, "next", "server:k", None, 9001) == []
+
+
+def test_two_servers_that_claim_one_place() -> None:
+    """The older one keeps it as long as it asks for its match keys; then the other one has it."""
+    scheduler = Scheduler()
+    assert place(scheduler, "older", "server:k", None, 9001) == []
+    scheduler.heard("older", 1)
+    assert place(scheduler, "newer", "server:k", None, 9001) == []
+    assert scheduler.rival("newer") == "older"
+    assert scheduler.rival("older") is None
+    assert queues(scheduler) == {"k": {"free": 2, "pending": 0}}
+    scheduler.heard("newer", QUIET_S)
+    assert scheduler.expire(1 + QUIET_S) == []
+    assert scheduler.expire(2 + QUIET_S) == [("older", "newer")]
+    assert scheduler.rival("newer") is None
+    assert queues(scheduler) == {"k": {"free": 1, "pending": 0}}
+
+
+def test_a_place_that_is_left_is_taken() -> None:
+    """By the server that claimed it, too; nobody is closed for that."""
+    scheduler = Scheduler()
+    place(scheduler, "older", "server:k", None, 9001)
+    scheduler.heard("older", 0)
+    place(scheduler, "newer", "server:k", None, 9001)
+    scheduler.closed("older")
+    assert scheduler.expire(0) == []
+    scheduler.heard("newer", 0)
+    assert place(scheduler, "third", "server:k", None, 9001) == []
+    assert scheduler.rival("third") == "newer"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,23 @@ def test_a_conversation_as_tvm_recorded_it(peer: Callable[..., Peer]) -> None:
     assert client.ask(wire.encode([2, "tracker:0.5"])) == -1
 
 
+def test_two_live_servers_at_one_address(tmp_path: Path, deadline_s: float) -> None:
+    """As behind one router: both stay connected, and a warning says what to do."""
+    path = tmp_path / "log"
+    with path.open("w") as log, Tracker(port=0, log=log) as tracker, contextlib.ExitStack() as all_:
+        address = (tracker.host, tracker.port)
+        for number in range(2):
+            connection = socket.create_connection(address, deadline_s)
+            server = Peer(all_.enter_context(connection))
+            server.send(wire.MAGIC)
+            assert server.receive(4) == wire.MAGIC
+            assert server.ask(wire.get_pending_matchkeys()) == []
+            assert server.ask(wire.update_info("k", 9090)) == 0
+            assert server.ask(wire.put("k", 9090, f"k:{number}")) == 0
+        assert server.summary()["queue_info"]["k"] == {"free": 2, "pending": 0}
+    assert "WARNING two servers claim the address" in path.read_text()
+
+
 @pytest.mark.parametrize("cut", ["whole", "byte by byte", "with trailing bytes"])
 def test_words_arrive_in_any_segmentation(peer: Callable[..., Peer], cut: str) -> None:
     """The magic may come in pieces, and in one segment with the first frames."""
