@@ -13,8 +13,9 @@ from ..errors import DeviceError, RemoteProtocolError
 from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.values import TensorResult
+from ..runtime.copying import not_in_this_process
 from ..runtime.device.api import Device, DeviceAPI
-from ..runtime.tensor import Tensor, not_in_this_process
+from ..runtime.tensor import Tensor
 
 if TYPE_CHECKING:
     from ..data_type import DataType

@@ -25,10 +25,12 @@ from .abi import (
     retain,
 )
 from .c_form import INT, POINTER, TEXT, VOID, Functions, guarded, offer
-from .calling import call_function, pack_arguments, values_at
+from .calling import call_function, pack_arguments
 from .function import PackedFunc
 from .owned import own_any, read_any, text_word, write_any
-from .type_table import TVMFFIMethodInfo, text_of
+from .type_layouts import TVMFFIMethodInfo
+from .type_table import text_of
+from .values import values_at
 from .words import signed
 
 __all__ = ["FUNCTIONS", "VERSION", "function_object"]

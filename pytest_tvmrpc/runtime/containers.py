@@ -20,7 +20,7 @@ from typing import (
 
 from ..dlpack import OpaquePointer
 from .abi import ANY_SIZE, HEADER_SIZE, TypeIndex
-from .calling import owned_word, value_of_word
+from .calling import owned_word
 from .container_cells import (
     MapCell,
     TVMFFISeqCell,
@@ -34,6 +34,7 @@ from .container_cells import (
 from .foreign import Reference
 from .native import NativeObject, native_class, object_at
 from .owned import drop_any, read_any, words_at
+from .values import value_of_word
 from .words import Word, number_of
 
 __all__ = ["Array", "FFIDict", "FFIList", "Map", "object_at"]

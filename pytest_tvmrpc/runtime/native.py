@@ -11,10 +11,12 @@ from typing import Any, Callable, Dict, List, Type
 
 from . import type_table
 from .abi import TVMFFIObject, retain
-from .calling import failure, function_at, owned_word, value_of_word
+from .calling import failure, function_at, owned_word
 from .foreign import Reference
 from .object import Object
 from .owned import drop_any, read_any, write_any
+from .type_layouts import TVMFFITypeInfo
+from .values import value_of_word
 
 __all__ = ["NativeObject", "key_of", "native_class", "object_at"]
 
@@ -54,7 +56,7 @@ def _key_in_tvm(type_index: int) -> str:
     address = get(type_index)
     if not address:
         return ""
-    return type_table.text_of(type_table.TVMFFITypeInfo.from_address(address).type_key)
+    return type_table.text_of(TVMFFITypeInfo.from_address(address).type_key)
 
 
 class NativeObject(Object):

@@ -19,6 +19,7 @@ from .arrays import (
     layouts,
     unpacked,
 )
+from .copying import copy
 from .device.api import Device, Memory
 from .object import Object
 
@@ -31,9 +32,6 @@ _CPU = Device(int(dlpack.DeviceType.CPU), 0)
 _BYTE = DataType("uint8")
 _ARGUMENT = struct.Struct("<QQ")
 _DLTENSOR = "@PiiiBBHPPQ"
-
-_RELAYED = 8 << 20
-"""Bytes that a copy between two other machines holds here at a time."""
 
 
 @not_copied("pickle tensor.numpy(), and make a tensor of it there")
@@ -225,7 +223,7 @@ class Tensor(Object):
             TypeError: this is nothing like an array, or NumPy has no such element type.
         """
         if isinstance(source_array, Tensor):
-            _copy(source_array, self)
+            copy(source_array, self)
             return self
         dtype = self.data_type
         layout = layouts.get((dtype.code, dtype.bits, dtype.lanes)) or layout_of(dtype)
@@ -258,7 +256,7 @@ class Tensor(Object):
             raise ValueError(
                 f"Unsupported target type {type(target)}; expected a Tensor or a Device"
             )
-        _copy(self, target)
+        copy(self, target)
         return target
 
     def __deepcopy__(self, memo: object) -> Tensor:
@@ -461,57 +459,3 @@ def _allocated(
             f"device is {place!r}; expected a Device, as runtime.device('cuda') or runtime.cpu(0)"
         )
     return Tensor(place.api.alloc(place, shape, dtype, mem_scope), shape, dtype, place)
-
-
-def _copy(source: Tensor, target: Tensor) -> None:
-    if source.nbytes != target.nbytes:
-        raise ValueError(
-            "array shape do not match the shape of NDArray "
-            f"{source.shape} {source.dtype} vs {target.shape} {target.dtype}"
-        )
-    if str(source.dtype) != str(target.dtype):  # their names: bool is one type under two numbers
-        raise ValueError(
-            f"a tensor of {source.dtype} cannot be copied to one of {target.dtype}; "
-            "convert with target.copyfrom(source.numpy())"
-        )
-    if source is not target:
-        copy_bytes(source, target)
-
-
-def copy_bytes(source: Tensor, target: Tensor) -> None:
-    """Copy between two tensors with the same number of bytes, wherever they are.
-
-    By whoever drives both; to and from memory of this process without a stop; else block by block.
-    """
-    if not source.nbytes:
-        return
-    source_api, target_api = source.device.api, target.device.api
-    if source_api is target_api:
-        source_api.copy(source, target)
-        return
-    view = target.host_view()
-    if view is not None and not view.readonly:
-        source_api.copy_to_host(source, view)
-        return
-    view = source.host_view()
-    if view is not None:
-        target_api.copy_from_host(view, target)
-    else:
-        _relay(source, target)
-
-
-def not_in_this_process(tensor: Tensor) -> DeviceError:
-    """What to raise where code of this process would need the memory of a tensor."""
-    return DeviceError(
-        f"the memory of this tensor on {tensor.device!r} is not in this process; "
-        "copy the tensor to the CPU with copyto(cpu(0))"
-    )
-
-
-def _relay(source: Tensor, target: Tensor) -> None:
-    """Copies between two machines that do not know each other, block by block."""
-    block = memoryview(bytearray(min(source.nbytes, _RELAYED)))
-    for start in range(0, source.nbytes, _RELAYED):
-        part = block[: source.nbytes - start]
-        source.device.api.copy_to_host(source.part(start, len(part)), part)
-        target.device.api.copy_from_host(part, target.part(start, len(part)))

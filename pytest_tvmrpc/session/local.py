@@ -14,13 +14,14 @@ from ..protocol.values import (
     ObjectHandle,
     TensorResult,
 )
+from ..runtime.copying import copy_bytes
 from ..runtime.device.api import Device as RuntimeDevice
 from ..runtime.device.api import Memory
 from ..runtime.function import PackedFunc
 from ..runtime.handles import HandleError, HandleTable
 from ..runtime.module import Module
 from ..runtime.object import Object, ShapeTuple
-from ..runtime.tensor import Tensor, copy_bytes
+from ..runtime.tensor import Tensor
 from ..runtime.words import number_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import struct
 import subprocess
@@ -17,13 +16,12 @@ from pytest_tvmrpc import dlpack, runtime
 from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.dlpack import ALIGNMENT
 from pytest_tvmrpc.errors import ConnectionLostError, DeviceError
-from pytest_tvmrpc.runtime import nd
+from pytest_tvmrpc.runtime import copying, nd
 from pytest_tvmrpc.runtime import tensor as tensor_function
+from pytest_tvmrpc.runtime.copying import not_in_this_process
 from pytest_tvmrpc.runtime.device.api import DeviceAPI
 from pytest_tvmrpc.runtime.device.cpu import allocate
-from pytest_tvmrpc.runtime.tensor import Tensor, not_in_this_process
-
-tensor_module = importlib.import_module("pytest_tvmrpc.runtime.tensor")
+from pytest_tvmrpc.runtime.tensor import Tensor
 
 
 class StoredMemory:
@@ -456,7 +454,7 @@ def test_copies_take_the_shortest_way(elsewhere):
 
 def test_copy_between_two_machines_holds_little(elsewhere, monkeypatch):
     """It goes through this process block by block, from and to wherever the views are."""
-    monkeypatch.setattr(tensor_module, "_RELAYED", 5)
+    monkeypatch.setattr(copying, "_RELAYED", 5)
     second = StoreDevice(1, 0)
     second.store = Store()
     source = runtime.tensor(np.arange(8, dtype="int32"), elsewhere)
