@@ -26,6 +26,7 @@ from .fields import (
     no_such_text,
     no_such_value,
     nul_in_text,
+    out_of_range,
     read_device,
     read_dtype,
     read_float,
@@ -144,7 +145,10 @@ def encode_values(
                 buffers += (b"".join(pieces), memoryview(value))
                 pieces = []
             else:
-                pieces.append(encoder(value))
+                try:
+                    pieces.append(encoder(value))
+                except struct.error:
+                    raise out_of_range(value) from None
         elif isinstance(value, memoryview):
             flat = value.cast("B")
             pieces.append(_HANDLE.pack(TypeIndex.BYTE_ARRAY_PTR, len(flat)))
@@ -165,14 +169,17 @@ def encode_request(code: int, values: Sequence[Any]) -> bytes:
     pieces = [_I32.pack(len(values))]
     for value in values:
         kind = type(value)
-        if kind is Device:
-            pieces.append(_DEVICE.pack(6, value[0], value[1]))
-        elif kind is OpaquePointer:
-            pieces.append(_HANDLE.pack(4, value))
-        elif kind in _ENCODERS:
-            pieces.append(_ENCODERS[kind](value))
-        else:
-            encode_values(values)  # which says what cannot be sent
+        try:
+            if kind is Device:
+                pieces.append(_DEVICE.pack(6, value[0], value[1]))
+            elif kind is OpaquePointer:
+                pieces.append(_HANDLE.pack(4, value))
+            elif kind in _ENCODERS:
+                pieces.append(_ENCODERS[kind](value))
+            else:
+                encode_values(values)  # which says what cannot be sent
+        except struct.error:
+            raise out_of_range(value) from None
     body = b"".join(pieces)
     return _FRAME.pack(4 + len(body), code) + body
 

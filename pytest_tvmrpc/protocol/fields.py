@@ -33,6 +33,14 @@ def no_such_int(value: int) -> LocalProtocolError:
     return LocalProtocolError(f"{value} does not fit into the 64 bits that the protocol has")
 
 
+def out_of_range(value: Any) -> LocalProtocolError:
+    """The error for a handle, or a part of a device or a type, that its field cannot hold."""
+    return LocalProtocolError(
+        f"{value!r} is out of range: a handle has 64 bits and is not negative, the numbers of a "
+        "device have 32 bits"
+    )
+
+
 def no_such_text(value: str) -> LocalProtocolError:
     """The error for a text of which not every character stands for some bytes."""
     return LocalProtocolError(

@@ -25,6 +25,7 @@ from .fields import (
     no_such_text,
     no_such_value,
     nul_in_text,
+    out_of_range,
     read_device,
     read_dtype,
     read_float,
@@ -168,7 +169,10 @@ def encode_values(
                 pieces.append(_U64.pack(len(value)))
                 long.append((len(pieces), memoryview(value)))
             else:
-                pieces.append(encode(value))
+                try:
+                    pieces.append(encode(value))
+                except struct.error:
+                    raise out_of_range(value) from None
         elif isinstance(value, memoryview):
             flat = value.cast("B")
             codes.append(_BYTES)
@@ -207,7 +211,10 @@ def encode_request(code: int, values: Sequence[Any]) -> bytes:
         if entry is None:
             raise no_such_value(value)
         codes.append(entry[0])
-        pieces.append(entry[1](value))
+        try:
+            pieces.append(entry[1](value))
+        except struct.error:
+            raise out_of_range(value) from None
     body = b"".join(codes + pieces)
     return _FRAME.pack(4 + len(body), code) + body
 

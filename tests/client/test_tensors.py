@@ -476,6 +476,27 @@ def test_types_that_the_legacy_dialect_lacks(spoken: rpc.RPCSession) -> None:
     assert runtime.tensor(np.arange(3), spoken.cpu(0)).numpy().tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("stream", [1.5, "1", True, b"1"], ids=repr)
+def test_what_is_no_stream(spoken: rpc.RPCSession, stream: Any) -> None:
+    """Is an error of that line; a part of a number is not cut off."""
+    device = spoken.cpu(0)
+    for ask in (device.sync, device.set_raw_stream, device.free_raw_stream):
+        with pytest.raises(TypeError, match="is no stream; expected what create_raw_stream"):
+            ask(stream)
+    device.sync()
+
+
+@pytest.mark.parametrize("handle", [-1, 1 << 64])
+def test_handles_out_of_range(spoken: rpc.RPCSession, handle: int) -> None:
+    """Are refused before anything is sent, and the session goes on."""
+    device, addone = spoken.cpu(0), spoken.get_function("rpc.test.addone")
+    asks = (addone, device.sync, device.set_raw_stream, device.free_raw_stream)
+    for ask, value in zip(asks, (OpaquePointer(handle), handle, handle, handle)):
+        with pytest.raises(LocalProtocolError, match="out of range: a handle has 64 bits"):
+            ask(value)
+    assert addone(1) == 2
+
+
 def test_streams_in_both_dialects(spoken: rpc.RPCSession) -> None:
     """Each request about streams, and attributes."""
     device = spoken.cpu(0)

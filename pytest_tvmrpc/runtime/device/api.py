@@ -306,11 +306,11 @@ class Device(dlpack.Device):
 
     def free_raw_stream(self, stream: int) -> None:
         """Free a stream of `create_raw_stream`."""
-        self.api.free_stream(self, stream)
+        self.api.free_stream(self, _stream(stream))
 
     def set_raw_stream(self, stream: int) -> None:
         """Let what follows go to this stream."""
-        self.api.set_stream(self, stream)
+        self.api.set_stream(self, _stream(stream))
 
     def get_raw_stream(self) -> int:
         """The stream that what follows goes to; 0 is the default one.
@@ -321,7 +321,7 @@ class Device(dlpack.Device):
 
     def sync(self, stream: Optional[int] = None) -> None:
         """Wait until everything on the stream (None: the default one) is done."""
-        self.api.sync(self, stream or 0)
+        self.api.sync(self, 0 if stream is None else _stream(stream))
 
     def _asked(self, attribute: DeviceAttribute) -> Any:
         try:
@@ -346,6 +346,18 @@ class Device(dlpack.Device):
     def _words(self, attribute: DeviceAttribute) -> Optional[str]:
         value = self._asked(attribute)
         return None if value is None else str(value)
+
+
+def _stream(value: Any) -> int:
+    """The number of a stream, which is a pointer as a rule.
+
+    Raises:
+        TypeError: it is no integer.
+    """
+    number = integer_of(value)
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no stream; expected what create_raw_stream returned, or 0")
+    return number
 
 
 def _int32(name: str, value: Any) -> int:
