@@ -211,7 +211,7 @@ class RemoteModule(Module):
         write_whole(file_name, content)
 
     def _names_now(self) -> List[str]:
-        """The names for people, who shall not wait for another request, nor see an error."""
+        """The names, for display: never waits for another request, and never raises."""
         if self.session.is_idle:
             with contextlib.suppress(RPCError):
                 return self.function_names()

@@ -168,7 +168,7 @@ def array_of(source: Any) -> Array:
     if numpy.any(getattr(source, "mask", False)):
         raise ValueError(
             "some elements of the array are masked, which a tensor cannot say; "
-            "give what they shall be: array.filled(value)"
+            "give them a value: array.filled(value)"
         )
     try:
         array = numpy.asarray(source)

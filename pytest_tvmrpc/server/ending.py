@@ -31,7 +31,7 @@ class Ending:
 
     Args:
         connection: its socket; owned. No other process writes to it any more.
-        packet: what it shall still hear.
+        packet: what is still to be sent to the client.
     """
 
     def __init__(self, connection: socket.socket, packet: bytes) -> None:
