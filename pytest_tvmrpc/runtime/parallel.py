@@ -17,7 +17,7 @@ import threading
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import elf, pool_code, stubs
-from .abi import record_error, take_error
+from .abi import raised, record_error, take_error
 
 __all__ = ["TASK", "barrier", "close", "launch", "num_threads"]
 
@@ -199,6 +199,9 @@ class _Team:
             except BaseException as error:
                 interruption = error
         del _running[self._address]
+        if raised:  # of tasks that returned 0 nevertheless: not for a later call on their threads
+            for worker in self.workers:
+                raised.pop(worker.ident, None)
         failures, self._failures = self._failures, {}
         if interruption is not None:
             raise interruption
@@ -244,6 +247,7 @@ class _Worker:
         name = f"tvmrpc-parallel-{next(_numbers)}"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
+        self.ident = self._thread.ident or 0
 
     def close(self) -> None:
         """End the thread; no task may be running."""

@@ -115,6 +115,18 @@ def test_errors_that_come_too_late(deadline_s: float) -> None:
     assert not raised
 
 
+def test_errors_of_tasks_that_succeed() -> None:
+    """A task may go on after an error: it is left on no thread, for no later loop."""
+
+    def task(number: int, env: int, closure: Optional[int]) -> int:
+        if number:
+            record_error(ValueError("that the task did not care for"))
+        return 0
+
+    assert launch(task, None, 3) == 0
+    assert not raised
+
+
 def test_interruption_waits_for_the_tasks(deadline_s: float) -> None:
     """What interrupts the loop's own thread is raised when no task uses its memory any more."""
     ended: List[int] = []
@@ -181,13 +193,13 @@ def test_loops_at_the_same_time(deadline_s: float) -> None:
     def loops(code: int) -> None:
         tasks = [lambda number, env, closure: code if number == 1 else parallel.barrier(env)]
         results[code] = {launch(tasks[0], None, 3) for _ in range(50)}
+        take_error()
 
     callers = [threading.Thread(target=loops, args=(code,)) for code in (0, -5)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(deadline_s)
-    take_error()
     assert results[-5] <= {-5, -1}
     assert results[0] <= {0, -1}
 
