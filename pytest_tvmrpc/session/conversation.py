@@ -9,7 +9,6 @@ with a short answer and nothing else going on, is flat.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import threading
@@ -20,7 +19,6 @@ from typing import (
     Callable,
     Iterator,
     List,
-    NoReturn,
     Optional,
     Sequence,
     Tuple,
@@ -41,11 +39,22 @@ from ..errors import (
 from ..owners import not_copied
 from ..protocol.codes import RPCCode
 from ..protocol.dialect import of_server
-from ..protocol.packets import SHUTDOWN, trailing_exception
+from ..protocol.packets import SHUTDOWN
 from ..protocol.requests import STEPS, State, code_name, illegal
 from .channel import Meter
+from .ending import (
+    CLOSED_THERE,
+    CODE_AT,
+    EXITING,
+    LOSSES,
+    of_connection,
+    refuse,
+    refuse_early,
+    said_at_the_end,
+)
 from .incoming import Incoming
 from .later import COPYING, ENDS, MOST, Later, Owed, Owing, Pending, goes_behind
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .channel import SocketChannel
@@ -60,20 +69,10 @@ _GOODBYE_S = 2.0
 _LAST_WORDS_S = 2.0
 """How long what a server said before it closed is waited for; as a rule, it is here already."""
 
-_CLOSED_THERE = (errno.EPIPE, errno.ECONNRESET)
-
-_CODE_AT = 8
-"""Where the code of a packet of ours is; it is below 256."""
-
 _UNSENT = 16 * 1024
 """Bytes of a pipeline's calls that go out together."""
 
-_EXITING = "the interpreter ends"
-
 clock = time.perf_counter
-
-_LOSSES = (ConnectionLostError, RemoteProtocolError)
-"""What ends a session that this side would have gone on with."""
 
 
 @not_copied("open a session there, and get it from that")
@@ -90,6 +89,7 @@ class Conversation:
         incoming: the packets that come; bounds of a body are offsets into its reader's buffer.
         later: what goes out with the next request.
         is_ours: whether the server is one of this package.
+        turn: which thread asks; to be held from a request to the end of its answer.
         state: which requests are legal.
         closed_because: None while the session is open, then why it is not.
         is_lost: whether it ended by neither this side nor a limit.
@@ -99,7 +99,7 @@ class Conversation:
         self.channel = channel
         self.incoming = Incoming(channel)
         self.meter = Meter()
-        self._make_lock()
+        self.turn = Turn()
         self.later = Later()
         self.is_ours = False
         self.state = State.OPENED
@@ -107,7 +107,7 @@ class Conversation:
         self.is_lost = False
         self._reader = self.incoming.reader
         self._recv_into = channel.recv_into
-        self._send_once: Callable[[Buffer], int] = _refuse_early
+        self._send_once: Callable[[Buffer], int] = refuse_early
         self._is_leaving = False
         self._harmless: Optional[Exception] = None
         self._waiting = self.later.queue
@@ -117,38 +117,9 @@ class Conversation:
 
         network.forget_in_forks(self)
 
-    def turn(self, doing: str) -> threading.RLock:
-        """What has to be held from a request to the end of its answer, for a ``with`` statement.
-
-        Raises:
-            LocalProtocolError: this thread is within a request of this session already, and came
-                here from a signal handler or a finalizer.
-        """
-        __tracebackhide__ = True
-        if self._is_mine():
-            raise LocalProtocolError(
-                f"{doing} was asked for within another request of this session, by the same "
-                "thread: in a signal handler or a finalizer. The answer to that comes first; make "
-                "the request later, in another thread or in another session"
-            )
-        return self._lock
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no thread, this one included, is within a request."""
-        if self._is_mine() or not self._lock.acquire(blocking=False):
-            return False
-        self._lock.release()
-        return True
-
-    def _make_lock(self) -> None:
-        self._lock = threading.RLock()
-        # Whether this thread holds it; so `threading.Condition` asks, and nothing public tells.
-        self._is_mine: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
-
     def forget(self) -> None:
         """This process is a fork: the session is the parent's, which goes on with it."""
-        self._make_lock()  # a thread that is not here may have held the other one
+        self.turn.renew()
         if self.closed_because is None:
             self.channel.connection.close()  # this process's copy of it; nothing is said
             self.end(
@@ -244,7 +215,7 @@ class Conversation:
             RemoteError: the server answered one of them with an error; all answers were taken.
         """
         __tracebackhide__ = True
-        with self.turn(doing), self.guarded(doing):
+        with self.turn.of(doing), self.guarded(doing):
             behind = self._send_in_order(packet, doing, is_alloc)
             answers = []
             for read in readers:
@@ -263,7 +234,7 @@ class Conversation:
 
     def post(self, packet: Sequence[Buffer], doing: str) -> None:
         """Sends a copy, whose void answer is taken with a later one's."""
-        with self.turn(doing), self.guarded(doing):
+        with self.turn.of(doing), self.guarded(doing):
             if len(self._owed) >= MOST:
                 self._send_unsent()
                 self._settle(doing)
@@ -279,7 +250,7 @@ class Conversation:
         Raises:
             ConnectionLostError: the session is over.
         """
-        with self.turn(pending.name):
+        with self.turn.of(pending.name):
             self._check_step(packet)
             try:
                 while self._waiting:  # what was asked for before, and may be a copy
@@ -301,7 +272,7 @@ class Conversation:
         Raises:
             ConnectionLostError: the session ended; the calls know it, too.
         """
-        with self.turn("a pipeline"):
+        with self.turn.of("a pipeline"):
             if pending is not None and pending.is_done:
                 return
             if self.closed_because is None and (self._owing.pipelined or self._owing.late):
@@ -328,17 +299,17 @@ class Conversation:
         then just sees the connection close, and one of TVM's has a moment to answer.
         """
         self._is_leaving = True
-        if self._is_mine():
+        if self.turn.is_mine():
             self.channel.interrupt()
             self.end(because)
             return
         if not threading.main_thread().is_alive():
-            because = _EXITING
-            if not self._lock.acquire(timeout=0 if self.is_ours else _GOODBYE_S):
+            because = EXITING
+            if not self.turn.lock.acquire(timeout=0 if self.is_ours else _GOODBYE_S):
                 return
-        elif not self._lock.acquire(blocking=False):
+        elif not self.turn.lock.acquire(blocking=False):
             self.channel.interrupt()
-            if not self._lock.acquire(timeout=_GOODBYE_S):
+            if not self.turn.lock.acquire(timeout=_GOODBYE_S):
                 return
         try:
             if self.closed_because is None:
@@ -352,7 +323,7 @@ class Conversation:
                 finally:
                     self.end(because)
         finally:
-            self._lock.release()
+            self.turn.lock.release()
 
     def _take_leave(self) -> None:
         """Takes what is owed, since TVM's server does not survive an answer that nobody takes."""
@@ -412,11 +383,11 @@ class Conversation:
         if self._reader.missing and self.closed_because is None:
             self.end("an answer was not taken to its end")
         if self.closed_because is not None:
-            _refuse(self.channel.peer, self.closed_because)
-        step = STEPS[self.state].get(packet[_CODE_AT])
+            refuse(self.channel.peer, self.closed_because)
+        step = STEPS[self.state].get(packet[CODE_AT])
         if step is None or step.refusal:
             self._harmless = LocalProtocolError(
-                step.refusal if step else illegal(self.state, packet[_CODE_AT])
+                step.refusal if step else illegal(self.state, packet[CODE_AT])
             )
             raise self._harmless
 
@@ -554,7 +525,7 @@ class Conversation:
         The session ends with it, unless it was the answer. An error of the same type may be a
         signal handler's; then the answer is still to come, and the error is raised as it is.
         """
-        cause = _of_connection(error)
+        cause = of_connection(error)
         if cause is None:
             if error is not self._harmless and self.state is not State.OPENED:
                 is_broken = isinstance(error, ProtocolError)
@@ -564,8 +535,8 @@ class Conversation:
         failure = self.channel.lost(cause, doing)
         try:
             if isinstance(cause, ConnectionLostError):
-                failure = self._why_cut_off() or failure
-            elif cause.errno in _CLOSED_THERE:
+                failure = said_at_the_end(self.incoming.last_bytes) or failure
+            elif cause.errno in CLOSED_THERE:
                 failure = self._last_words(doing) or failure
         finally:
             self.end(str(failure), failure)
@@ -590,18 +561,6 @@ class Conversation:
                 raise
         return None
 
-    def _why_cut_off(self) -> Optional[Exception]:
-        """What a server said at the end of an answer of which the rest is missing."""
-        body = trailing_exception(self.incoming.last_bytes)
-        if body is None:
-            return None
-        try:
-            (text,) = of_server(body).decode_values(body, 0, len(body))
-        except (ProtocolError, ValueError):
-            return None
-        error = remote_error(str(text))
-        return error if isinstance(error, ENDS) else None
-
     def broken_rule(self, message: str) -> RemoteProtocolError:
         """The error to raise for an answer that is none, which ends the session."""
         error = RemoteProtocolError(f"{self.channel.peer} broke the protocol: {message}")
@@ -617,34 +576,10 @@ class Conversation:
         if self.closed_because is None:
             self.closed_because = because
             self.state = State.CLOSED
-            self.is_lost = isinstance(error, _LOSSES) and not self._is_leaving
+            self.is_lost = isinstance(error, LOSSES) and not self._is_leaving
             # No method of ours: that would be a cycle, and the buffer garbage until it is found.
-            self._send_once = functools.partial(_refuse, self.channel.peer, because)
+            self._send_once = functools.partial(refuse, self.channel.peer, because)
         self.later.clear()
         self._unsent.clear()
         self._owing.end(self.channel.peer, because, error)
         self.channel.close()
-
-
-def _of_connection(error: BaseException) -> Optional[OSError]:
-    """The error, if it says that the connection is over, or makes no progress.
-
-    Not so an `OSError` that a function raised over there, or a signal handler here.
-    """
-    if isinstance(error, ConnectionLostError) and not isinstance(error, RemoteError):
-        return error
-    if not isinstance(error, OSError) or isinstance(error, RPCError) or network.is_interrupt(error):
-        return None
-    return error
-
-
-def _refuse(peer: str, because: str, packet: object = None) -> NoReturn:
-    """What sending is once the session is over."""
-    if because == _EXITING and threading.current_thread().daemon:
-        raise SystemExit  # which ends a thread without a word
-    raise ConnectionLostError(f"the session with {peer} is over: {because}")
-
-
-def _refuse_early(packet: Buffer) -> NoReturn:
-    """What sending is before the session is open: InitServer does not go this way."""
-    raise LocalProtocolError(illegal(State.OPENED, packet[_CODE_AT]))

@@ -95,7 +95,7 @@ class Endpoint:
     @property
     def is_idle(self) -> bool:
         """Whether a request could be made without waiting for another one's answer."""
-        return self.closed_because is None and self._conversation.is_idle
+        return self.closed_because is None and self._conversation.turn.is_free
 
     def speak(self, dialect: Dialect) -> None:
         """Writes and reads in this dialect from now on."""
@@ -128,7 +128,7 @@ class Endpoint:
         packet = packets.init_server(self.dialect, constructor)
         doing, expected = "opening the session", ANSWERED_BY[row.answer]
         conversation = self._conversation
-        with conversation.turn(doing):
+        with conversation.turn.of(doing):
             if is_sent:
                 with conversation.guarded(doing):
                     start, end = conversation.expect(expected, doing)
@@ -165,7 +165,10 @@ class Endpoint:
         __tracebackhide__ = True
         packet = self._encode_call(handle, arguments, translate)
         conversation = self._conversation
-        with conversation.turn(name):
+        turn = conversation.turn
+        if turn.is_mine():
+            turn.refuse(name)
+        with turn.lock:
             start, end = conversation.ask(packet, name)
             try:
                 if self._reader.missing:
@@ -224,7 +227,7 @@ class Endpoint:
         row = REQUESTS[code]
         packet = self._encode_request(code, values)
         doing = NAMES[code]
-        with self._conversation.turn(doing):
+        with self._conversation.turn.of(doing):
             start, end = self._conversation.ask(
                 packet, doing, ANSWERED_BY[row.answer], row.allocates
             )
@@ -288,14 +291,14 @@ class Endpoint:
         packet = packets.copy_to_remote(record, content)
         doing = "copying to a tensor"
         if is_awaited or len(content) > _POSTED:
-            with self._conversation.turn(doing):
+            with self._conversation.turn.of(doing):
                 self._conversation.ask(packet, doing)
         elif self._conversation.is_ours:
             self._conversation.post(packet, doing)
         elif self.closed_because is None and len(self._later) < MOST:
             self._later.add(bytes(packet[0]), COPYING)
         else:
-            with self._conversation.turn(doing):
+            with self._conversation.turn.of(doing):
                 self._conversation.ask(packet, doing)
 
     def copy_from_remote(self, record: TensorRecord, target: memoryview) -> None:
@@ -305,7 +308,7 @@ class Endpoint:
             self.dialect.encode_record(record)
         packet = packets.copy_from_remote(record, nbytes)
         doing = "copying from a tensor"
-        with self._conversation.turn(doing):
+        with self._conversation.turn.of(doing):
             start, end = self._conversation.ask(packet, doing, _CONTENT)
             reader = self._reader
             coming = end - start + reader.missing

@@ -256,7 +256,7 @@ def test_closing_ends_a_call_of_another_thread(server: rpc.Server, deadline_s: f
 
     thread = threading.Thread(target=call)
     thread.start()
-    lock = remote._endpoint._conversation._lock
+    lock = remote._endpoint._conversation.turn.lock
     while lock.acquire(blocking=False):
         lock.release()
     remote.close()
