@@ -1,12 +1,15 @@
-"""Accepting connections on an asyncio loop, for every program that has one. Knows no protocol.
+"""An asyncio loop that serves: how it lets connections in, and until when. Knows no protocol.
 
-Not asyncio's own servers: at the limit of descriptors they try again without a pause, with a
-traceback each time.
+Connections are not accepted by asyncio's own servers: at the limit of descriptors those try again
+without a pause, with a traceback each time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Optional
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,3 +74,33 @@ class Acceptor:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+
+@contextlib.contextmanager
+def stoppable(
+    loop: asyncio.AbstractEventLoop, parent_fd: Optional[int]
+) -> Iterator[Tuple[asyncio.AbstractEventLoop, asyncio.Future[None], Callable[[], None]]]:
+    """A loop, and what it waits for: SIGTERM, SIGINT, or the parent's end if there is a parent.
+
+    Yields:
+        The loop, which is closed afterwards; the future that is done then; what ends it as well.
+    """
+    stopped = loop.create_future()
+
+    def stop() -> None:
+        if not stopped.done():
+            stopped.set_result(None)
+
+    def watch_parent(parent_fd: int) -> None:
+        if not os.read(parent_fd, 1):
+            loop.remove_reader(parent_fd)
+            stop()
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        if parent_fd is not None:
+            loop.add_reader(parent_fd, watch_parent, parent_fd)
+        yield loop, stopped, stop
+    finally:
+        loop.close()

@@ -9,7 +9,6 @@ closes and the child exits.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -19,11 +18,8 @@ from typing import (
     IO,
     TYPE_CHECKING,
     Any,
-    Callable,
     Dict,
-    Iterator,
     List,
-    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -32,12 +28,11 @@ from typing import (
 )
 
 from . import network
-from .errors import SettingError, StartError
+from .errors import StartError
 from .owners import not_copied
 
 if TYPE_CHECKING:
     import argparse
-    import asyncio
     import socket
     import subprocess
     from types import TracebackType
@@ -298,24 +293,6 @@ class RunningProgram:
         self.terminate()
 
 
-def check_supported(given: Mapping[str, object], only: Mapping[str, Tuple[object, str]]) -> None:
-    """Refuses what TVM has and this version has not.
-
-    Args:
-        given: the arguments by name.
-        only: for each of them, the one value that is supported, and what to do instead of others.
-
-    Raises:
-        SettingError: one has another value.
-    """
-    for argument, value in given.items():
-        supported, advice = only[argument]
-        if bool(value) != bool(supported):
-            raise SettingError(
-                f"{argument}={value!r} is not supported in this version, only {supported}; {advice}"
-            )
-
-
 class _Output:
     """Where a child's output goes, and what it wrote there if that can be read again."""
 
@@ -458,38 +435,6 @@ def run_child() -> int:
             _say(ready_fd, {"error": f"{type(error).__name__}: {error}"})
         raise
     return status
-
-
-@contextlib.contextmanager
-def stoppable(
-    loop: asyncio.AbstractEventLoop, parent_fd: Optional[int]
-) -> Iterator[Tuple[asyncio.AbstractEventLoop, asyncio.Future[None], Callable[[], None]]]:
-    """A loop, and what it waits for: SIGTERM, SIGINT, or the parent's end if there is a parent.
-
-    Yields:
-        The loop, which is closed afterwards; the future that is done then; what ends it as well.
-    """
-    import signal
-
-    stopped = loop.create_future()
-
-    def stop() -> None:
-        if not stopped.done():
-            stopped.set_result(None)
-
-    def watch_parent(parent_fd: int) -> None:
-        if not os.read(parent_fd, 1):
-            loop.remove_reader(parent_fd)
-            stop()
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        if parent_fd is not None:
-            loop.add_reader(parent_fd, watch_parent, parent_fd)
-        yield loop, stopped, stop
-    finally:
-        loop.close()
 
 
 def _is_open(descriptor: int, found: os.stat_result) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
+from typing import IO, TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple, Union
 
 from ..arguments import Argument, command_line, listening, seconds, tracker_to
-from ..background import Program, RunningProgram, check_supported
+from ..background import Program, RunningProgram
+from ..errors import SettingError
 from ..network import LOOPBACK, format_address
 
 if TYPE_CHECKING:
@@ -87,9 +88,26 @@ class Proxy(RunningProgram):
         log: Union[int, IO[Any], None] = None,
     ) -> None:
         given = dict(locals())  # by the names that the rows have for them
-        check_supported({name: given[name] for name in _SUPPORTED}, _SUPPORTED)
+        _check_supported(given)
         line = command_line(ARGUMENTS, given)
         program = Program("pytest_tvmrpc.exec.rpc_proxy", line, listener=listener, log=log)
         address = host if listener is None else listener.getsockname()[0]
         details = [] if tracker_addr is None else [f"tracker {format_address(*tracker_addr)}"]
         super().__init__(program, address, details)
+
+
+def _check_supported(given: Mapping[str, object]) -> None:
+    """Refuses what TVM has and this version has not.
+
+    Args:
+        given: the arguments by name.
+
+    Raises:
+        SettingError: one has another value than the one that is supported.
+    """
+    for argument, (supported, advice) in _SUPPORTED.items():
+        value = given[argument]
+        if bool(value) != bool(supported):
+            raise SettingError(
+                f"{argument}={value!r} is not supported in this version, only {supported}; {advice}"
+            )

@@ -11,8 +11,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set, Tuple, cast
 
-from .. import background, network
-from ..accepting import Acceptor
+from .. import network
+from ..accepting import Acceptor, stoppable
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..protocol.codes import HandshakeReply
 from ..protocol.handshake import (
@@ -387,7 +387,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, or until `parent_fd` is at its end. Closes the listener."""
     network.raise_descriptor_limit()
     port = listener.getsockname()[1]
-    with listener, background.stoppable(asyncio.new_event_loop(), parent_fd) as (loop, stopped, _):
+    with listener, stoppable(asyncio.new_event_loop(), parent_fd) as (loop, stopped, _):
 
         async def run() -> None:
             service = ProxyService(port, timeout_client_s, timeout_server_s, tracker)

@@ -13,8 +13,8 @@ import logging
 import socket
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, cast
 
-from .. import background, network
-from ..accepting import Acceptor
+from .. import network
+from ..accepting import Acceptor, stoppable
 from ..errors import RemoteProtocolError
 from ..protocol import farm
 from ..protocol import tracker as wire
@@ -396,11 +396,7 @@ def serve(
     """
     network.raise_descriptor_limit()
     network.set_keepalive(listener, VANISHED_S)
-    with listener, background.stoppable(asyncio.new_event_loop(), parent_fd) as (
-        loop,
-        stopped,
-        stop,
-    ):
+    with listener, stoppable(asyncio.new_event_loop(), parent_fd) as (loop, stopped, stop):
         service = TrackerService(
             loop, stop_key=stop_key, stop=stop, unused_s=unused_s, young_s=young_s
         )
