@@ -13,14 +13,11 @@ import os
 import select
 import signal
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Callable, Deque, Iterator, List, Optional, Set
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Set
 
-from .. import network
-from ..errors import RemoteProtocolError
 from .directory import find_abandoned, make_directory
 from .ending import Endings
-from .listener import REFUSAL, Greeting
+from .listener import Reception
 from .output import SessionOutput
 from .process import STAGE, Plan, Serve, last_packet, preload, serve_session
 from .strays import Strays
@@ -35,18 +32,6 @@ if TYPE_CHECKING:
     from .directory import SessionDirectory
     from .proxy_link import ProxyLink
     from .tracker_link import TrackerLink
-
-MAX_GREETINGS = 64
-"""Clients that have not said yet what they want; the oldest has to go when one more comes."""
-
-MAX_WAITING = 64
-"""Clients with the right key that wait for the device; others stay in the kernel's queue."""
-
-_ACCEPT_PAUSE_S = 0.1
-"""How long to wait for a descriptor to be free again."""
-
-_FAIR_S = 0.05
-"""What a client that means well has for its first words, however many others come."""
 
 _OPENING_S = 3.0
 """How long a client may take to open its session while others wait for the device. A lost packet
@@ -79,19 +64,17 @@ class Supervisor:
     ) -> None:
         config.check()
         self._config = config
-        self._listener = listener
         self._report = report
         self._ready: Optional[Callable[[], None]] = ready
         self._parent_fd = parent_fd
         self._watching = Watching()
         self.watch = self._watching.watch
         self.forget = self._watching.forget
-        self._greetings: List[Greeting] = []
-        self._waiting: Deque[Greeting] = deque()
-        self._accepts_at: Optional[float] = None
-        self._is_short = False
         self._worker: Optional[Worker] = None
         self._endings = Endings(self)
+        self._reception = Reception(
+            listener, self, config.handshake_s, self._fits, self._serve_next, self._endings.add
+        )
         self._strays = Strays()
         self._errands: Set[int] = set()
         self._free_since = time.monotonic()
@@ -100,19 +83,16 @@ class Supervisor:
         self._wakeup = (-1, -1)
         self._tracker: Optional[TrackerLink] = None
         self._proxy: Optional[ProxyLink] = None
-        self._join_others()
+        self._join_others(listener)
 
-    def _join_others(self) -> None:
+    def _join_others(self, listener: Optional[socket.socket]) -> None:
         """Prepares the links to where clients come from."""
-        config, listener = self._config, self._listener
+        config = self._config
         if listener is None:
             from .proxy_link import ProxyLink  # here: an idle server's memory is counted
 
             self._proxy = ProxyLink((config.host, config.port), config.key, self, self._start)
             return
-        listener.setblocking(False)
-        with contextlib.suppress(OSError):  # without it, the end of a client is seen later
-            network.set_keepalive(listener)  # what is accepted inherits it
         if config.tracker is not None:
             from .tracker_link import make_link
 
@@ -124,7 +104,7 @@ class Supervisor:
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT, or the end of the process that started us."""
         with self._signals():
-            self._accept_again()
+            self._reception.open()
             if self._parent_fd is not None:
                 self.watch(self._parent_fd, _READ, self._stop)
             if self._tracker is None and self._proxy is None:
@@ -163,9 +143,8 @@ class Supervisor:
 
     def descriptors(self) -> List[int]:
         """What a process that we fork must not keep open."""
-        listener = [self._listener.fileno()] if self._listener is not None else []
         session = self._worker.descriptors() if self._worker is not None else []
-        return [*self._watching, *listener, *session, self._wakeup[1]]
+        return [*self._watching, *self._reception.descriptors(), *session, self._wakeup[1]]
 
     def errand(self, pid: int) -> None:
         """A process that we forked for something else than a session; it will be reaped."""
@@ -175,7 +154,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         if self._worker is not None:
-            if self._waiting:
+            if self._reception.has_waiting:
                 self._worker.limit_opening(_OPENING_S)
             self._worker.tick(now, self._config.stop_s)
             if self._worker.state is WorkerState.STRAYS:
@@ -183,28 +162,19 @@ class Supervisor:
         elif self._config.unused_s and now >= self._free_since + self._config.unused_s:
             self._report(f"no client came for {self._config.unused_s:g} s, which is the timeout")
             self._should_exit = True
-        if self._accepts_at is not None and now >= self._accepts_at:
-            self._accept_again()
-        for greeting in [late for late in self._greetings if now >= late.until]:
-            self._report(f"{greeting.address} said nothing sensible in time")
-            self._drop(greeting)
-        for part in (self._tracker, self._proxy, self._endings):
+        for part in (self._reception, self._tracker, self._proxy, self._endings):
             if part is not None:
                 part.tick(now)
 
-    def _wait_ms(self) -> Optional[int]:
+    def _wait_ms(self) -> int:
         now = time.monotonic()
-        due = [greeting.until for greeting in self._greetings]
+        due = []
         if self._worker is not None:
             due.append(self._worker.next_wakeup() or now + 3600)
         elif self._config.unused_s:
             due.append(self._free_since + self._config.unused_s)
-        parts = (self._tracker, self._proxy, self._endings)
+        parts = (self._reception, self._tracker, self._proxy, self._endings)
         due += [part.next_wakeup(now) for part in parts if part is not None]
-        if self._accepts_at is not None:
-            due.append(self._accepts_at)
-        if not due:
-            return None
         # A client may ask for a limit of 1e300 seconds; poll() takes an int of C.
         return max(0, int(min(min(due) - now, 3600.0) * 1000) + 1)
 
@@ -248,87 +218,6 @@ class Supervisor:
 
     # Clients
 
-    def _accept(self, events: int) -> None:
-        """Takes the next client; one at a time, as only that one is known to be there."""
-        listener = self._listener
-        assert listener is not None
-        if len(self._waiting) >= MAX_WAITING or not self._has_room():
-            self.forget(listener.fileno())  # until one of them leaves or is served
-            return
-        try:
-            connection, address = listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # no descriptors are left, as a rule
-            if not self._is_short:
-                self._is_short = True  # one line, however long it lasts
-                self._report(f"no client can be accepted now: {error}")
-            self._accepts_at = time.monotonic() + _ACCEPT_PAUSE_S
-            self.forget(listener.fileno())  # the client is still there: no busy loop
-            return
-        self._is_short = False
-        greeting = Greeting(
-            connection,
-            network.format_address(*address[:2]),
-            time.monotonic() + self._config.handshake_s,
-        )
-        self._greetings.append(greeting)
-        self.watch(connection.fileno(), _READ, functools.partial(self._listen, greeting))
-
-    def _accept_again(self) -> None:
-        self._accepts_at = None
-        listener = self._listener
-        if listener is not None and listener.fileno() not in self._watching:
-            self.watch(listener.fileno(), _READ, self._accept)
-
-    def _has_room(self) -> bool:
-        """Whether one more can be listened to; for it, the oldest is sent away."""
-        if len(self._greetings) < MAX_GREETINGS:
-            return True
-        oldest = self._greetings[0]
-        may_go_at = oldest.until - self._config.handshake_s + _FAIR_S
-        if time.monotonic() < may_go_at:
-            self._accepts_at = may_go_at
-            return False
-        self._listen(oldest, _READ)  # its words may be here, and not have been read yet
-        if oldest in self._greetings:
-            self._report(f"{oldest.address} was sent away for others: it said nothing sensible yet")
-            self._drop(oldest)
-        return True
-
-    def _drop(self, greeting: Greeting) -> None:
-        """No more to do with this client here; the socket is closed."""
-        self._release(greeting)
-        greeting.connection.close()
-
-    def _release(self, greeting: Greeting) -> None:
-        self.forget(greeting.connection.fileno())
-        for place in (self._greetings, self._waiting):
-            with contextlib.suppress(ValueError):
-                place.remove(greeting)
-        self._accept_again()
-
-    def _listen(self, greeting: Greeting, events: int) -> None:
-        try:
-            is_there = greeting.listen()
-        except RemoteProtocolError as error:
-            self._report(f"{greeting.address} was sent away: {error}")
-            is_there = False
-        if not is_there:
-            self._drop(greeting)
-            return
-        hello = greeting.hello
-        if hello is None or greeting in self._waiting:
-            return
-        if not self._fits(hello.match_key):
-            self._report(f"mismatch key from {greeting.address}: {hello.match_key[:80]!r}")
-            self._release(greeting)
-            self._endings.add(greeting.connection, REFUSAL)
-            return
-        self._greetings.remove(greeting)
-        self._waiting.append(greeting)
-        self._serve_next()
-
     def _fits(self, match_key: str) -> bool:
         if self._tracker is not None:
             return self._tracker.registration.accepts(match_key)
@@ -336,22 +225,13 @@ class Supervisor:
 
     def _serve_next(self) -> None:
         """Gives the device to the first who waits, if it is free."""
-        while self._worker is None and self._waiting:
-            greeting = self._first()
-            self._release(greeting)
+        while self._worker is None:
+            greeting = self._reception.take()
+            if greeting is None:
+                return
             if greeting.admit(self._config.key):
                 assert greeting.hello is not None
                 self._start(greeting.connection, greeting.hello, greeting.address, greeting.early)
-
-    def _first(self) -> Greeting:
-        """Whose turn it is. One that has only said hello may not be there any more: once, the next
-        one that has asked for its session goes first. TVM's clients ask when they are admitted.
-        """
-        first = self._waiting[0]
-        if first.early or first.is_passed_over:
-            return first
-        first.is_passed_over = True
-        return next((greeting for greeting in self._waiting if greeting.early), first)
 
     # The session
 
@@ -499,9 +379,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ends the session in a bounded time, and closes what is open."""
-        self._waiting.extend(self._greetings)
-        for greeting in list(self._waiting):
-            self._drop(greeting)
+        self._reception.dismiss()
         worker = self._worker
         if worker is not None:
             ended = Verdict("the server ended", "SessionCrashedError: the server was ended")
@@ -514,6 +392,4 @@ class Supervisor:
             if link is not None:
                 link.close()
         self._endings.close()
-        if self._listener is not None:
-            self.forget(self._listener.fileno())
-            self._listener.close()
+        self._reception.close()
