@@ -15,9 +15,9 @@ from ..errors import ConnectionLostError
 from ..runtime.replacing import replacing
 
 if TYPE_CHECKING:
-    from ..session.channel import SocketChannel
+    from ..session.channel import Meter, SocketChannel
 
-__all__ = ["ProgressBar", "Source", "name_of", "opened", "progress_shown", "write_whole"]
+__all__ = ["ProgressBar", "Source", "metered", "name_of", "opened", "progress_shown", "write_whole"]
 
 Source = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, IO[bytes]]
 """What can be uploaded: a path, bytes, or a binary file; anything else with bytes in it, too."""
@@ -253,3 +253,13 @@ def progress_shown(channel: Optional[SocketChannel], doing: str) -> Iterator[Non
     finally:
         channel.progress = None
         bar.close()
+
+
+@contextlib.contextmanager
+def metered(meter: Meter) -> Iterator[None]:
+    """The requests in the block are for a file."""
+    before_s = meter.call_s
+    try:
+        yield
+    finally:
+        meter.upload_s += meter.call_s - before_s

@@ -16,14 +16,69 @@ from ..runtime.function import PackedFunc
 from ..runtime.module import Module, Path, described
 from ..runtime.profiling import BenchmarkResult, TimedCall, TimeEvaluator, Timing, timed_call
 from .files import write_whole
-from .tensors import RemoteDevice
+from .tensors import PACKET_LIMIT, RemoteDevice
 
 if TYPE_CHECKING:
     from ..runtime.device.api import Device
+    from ..session.endpoint import Endpoint
     from .session import RPCSession
 
 PLAIN = frozenset((type(None), bool, int, float, str, bytes, DataType, OpaquePointer))
 """Types of results that are what they are; others stand for something of the server."""
+
+
+_USUAL = (
+    "tvm.rpc.server.upload",
+    "tvm.rpc.server.load_module",
+    "tvm.rpc.server.ModuleGetFunction",
+    "runtime.RPCTimeEvaluator",
+    "tvm.rpc.server.download",
+    PACKET_LIMIT,
+)
+"""What nearly every session needs, looked up together when the first of them is."""
+
+
+class ServerFunctions:
+    """The handles of a server's functions by name, each looked up once.
+
+    Args:
+        peer: the server's host and port, for messages.
+
+    Attributes:
+        known: those that have been looked up; 0 for one that the server has not.
+    """
+
+    def __init__(self, endpoint: Endpoint, peer: Tuple[str, int]) -> None:
+        self.known: Dict[str, int] = {}
+        self._endpoint = endpoint
+        self._peer = peer
+
+    def needed(self, name: str) -> int:
+        """One that every server has, by its short name; the usual ones are looked up along with it.
+
+        Raises:
+            AttributeError: the server has no such function.
+        """
+        full_name = name if name.startswith(("runtime.", "tvmrpc.")) else f"tvm.rpc.server.{name}"
+        handle = self.known.get(full_name)
+        if handle is None:
+            names = [full_name, *(usual for usual in _USUAL if usual != full_name)]
+            names = [wanted for wanted in names if wanted not in self.known]
+            self.known.update(zip(names, self._endpoint.get_functions(names)))
+            handle = self.known[full_name]
+        if not handle:
+            raise AttributeError(
+                f"the server at {self._peer[0]}:{self._peer[1]} has no function {full_name}"
+            )
+        return handle
+
+    def offered(self, name: str) -> int:
+        """One that not every server has; 0 if this one has none."""
+        handle = self.known.get(name)
+        if handle is None:
+            (handle,) = self._endpoint.get_functions([name])
+            self.known[name] = handle
+        return handle
 
 
 @not_copied("open a session there, and get it from that")

@@ -6,10 +6,10 @@ import contextlib
 import os
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Tuple, Union
 
 from .. import dlpack
-from ..dlpack import OpaquePointer, TensorRecord
+from ..dlpack import TensorRecord
 from ..errors import LocalProtocolError
 from ..owners import not_copied
 from ..protocol.codes import RPCCode
@@ -17,29 +17,19 @@ from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, Tensor
 from ..runtime.device.names import device as find_device
 from ..runtime.module import Module
 from ..runtime.tensor import Tensor
-from ..runtime.words import number_of
-from .files import Source, name_of, opened, progress_shown, write_whole
-from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule
+from .files import Source, metered, name_of, opened, progress_shown, write_whole
+from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule, ServerFunctions
 from .objects import RemoteObject
 from .output import OUTPUT, RemoteOutput, bounds, read
 from .pipeline import Pipeline
-from .tensors import PACKET_LIMIT, RemoteDevice, RemoteDeviceAPI, ReturnedMemory
+from .tensors import RemoteDevice, RemoteDeviceAPI, ReturnedMemory
+from .values import plain
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ..session.channel import Meter
     from ..session.endpoint import Endpoint
-
-_USUAL = (
-    "tvm.rpc.server.upload",
-    "tvm.rpc.server.load_module",
-    "tvm.rpc.server.ModuleGetFunction",
-    "runtime.RPCTimeEvaluator",
-    "tvm.rpc.server.download",
-    PACKET_LIMIT,
-)
-"""What nearly every session needs, looked up together when the first of them is."""
 
 
 @not_copied("pass host, port and key, and connect there")
@@ -67,8 +57,8 @@ class RPCSession:
         # Also at the end of the process: TVM's server does not survive an answer that nobody takes.
         weakref.finalize(self, _end, endpoint, f"{peer[0]}:{peer[1]}")
         self.ask = endpoint.call
-        self._handles: Dict[str, int] = {}
-        self._api = RemoteDeviceAPI(endpoint, self._handles)
+        self._handles = ServerFunctions(endpoint, peer)
+        self._api = RemoteDeviceAPI(endpoint, self._handles.known)
 
     # Life
 
@@ -219,7 +209,7 @@ class RPCSession:
         channel = self._endpoint.channel
         with opened(data) as content, progress_shown(channel, f"uploading {name}"):
             nbytes = len(content)
-            with self._metered():
+            with metered(self.meter):
                 self.call_server("upload", name, content)
         self.meter.upload_nbytes += nbytes
 
@@ -247,19 +237,9 @@ class RPCSession:
 
     def _fetch(self, function: str, path: str) -> bytearray:
         doing = f"downloading {path}"
-        with progress_shown(self._endpoint.channel, doing), self._metered():
-            content = self.ask(self._server_function(function), (path,), doing)
+        with progress_shown(self._endpoint.channel, doing), metered(self.meter):
+            content = self.ask(self._handles.needed(function), (path,), doing)
         return content if isinstance(content, bytearray) else bytearray(content)
-
-    @contextlib.contextmanager
-    def _metered(self) -> Iterator[None]:
-        """The requests in the block are for a file."""
-        meter = self.meter
-        before_s = meter.call_s
-        try:
-            yield
-        finally:
-            meter.upload_s += meter.call_s - before_s
 
     def remove(self, path: str) -> None:
         """Removes a file or an empty directory from the session's directory.
@@ -381,30 +361,11 @@ class RPCSession:
     def call_server(self, name: str, *arguments: Any) -> Any:
         """Calls one of the functions that every server has."""
         __tracebackhide__ = True
-        return self.call(self._server_function(name), arguments, name)
-
-    def _server_function(self, name: str) -> int:
-        """The handle of such a function; kept, and looked up along with the other usual ones."""
-        full_name = name if name.startswith(("runtime.", "tvmrpc.")) else f"tvm.rpc.server.{name}"
-        handle = self._handles.get(full_name)
-        if handle is None:
-            names = [full_name, *(usual for usual in _USUAL if usual != full_name)]
-            names = [wanted for wanted in names if wanted not in self._handles]
-            self._handles.update(zip(names, self._endpoint.get_functions(names)))
-            handle = self._handles[full_name]
-        if not handle:
-            raise AttributeError(
-                f"the server at {self.peer[0]}:{self.peer[1]} has no function {full_name}"
-            )
-        return handle
+        return self.call(self._handles.needed(name), arguments, name)
 
     def offered(self, name: str) -> int:
         """The handle of a function that not every server has; 0 if this one has none."""
-        handle = self._handles.get(name)
-        if handle is None:
-            (handle,) = self._endpoint.get_functions([name])
-            self._handles[name] = handle
-        return handle
+        return self._handles.offered(name)
 
     @property
     def is_idle(self) -> bool:
@@ -443,7 +404,7 @@ class RPCSession:
             return value
         if isinstance(value, str):
             return str.__str__(value)  # of an enum's member, str() would be its name
-        return _plain(value)
+        return plain(value)
 
     def _object_handle(self, value: RemoteObject) -> ObjectHandle:
         """What stands for an object.
@@ -484,38 +445,6 @@ class RPCSession:
         if kind is dlpack.Device:
             return RemoteDevice(find_device(*result), self, self._api)
         return bytes(result) if kind is bytearray else result
-
-
-def _plain(value: Any) -> Any:
-    """What a value of NumPy or ctypes stands for; neither needs to be there.
-
-    Raises:
-        LocalProtocolError: there is nothing that stands for all of it.
-    """
-    if isinstance(value, memoryview):
-        if value.ndim != 1 or value.format not in ("B", "b", "c") or not value.contiguous:
-            raise LocalProtocolError(
-                f"a memoryview of format {value.format!r} and shape {value.shape} cannot be sent; "
-                "expected one of bytes in a row; make a tensor of it, or pass view.tobytes()"
-            )
-        return value
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
-    is_array = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
-    if is_array and not isinstance(value, type) and getattr(value, "shape", None):
-        raise LocalProtocolError(
-            f"an array of shape {value.shape} cannot be sent; make a tensor of it on the "
-            "device first: runtime.tensor(array, remote.cpu(0))"
-        )
-    try:
-        number = number_of(value)
-    except ValueError as error:
-        raise LocalProtocolError(str(error)) from None
-    if number is not None:
-        return number
-    if type(value).__name__ == "c_void_p":
-        return OpaquePointer(value.value or 0)
-    return value  # which the encoder refuses, with a message of its own
 
 
 def _end(endpoint: Endpoint, peer: str) -> None:
