@@ -9,7 +9,7 @@ and never allocate what a length claims. The commonest packets have a path of th
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from ..data_type import DataType
 from ..dlpack import Device, OpaquePointer, TensorRecord
@@ -282,6 +282,10 @@ def _read_object_of_0_21(buffer: Buffer, offset: int, end: int) -> Tuple[Any, in
     return ObjectHandle(_OBJECT_BODY.unpack_from(buffer, offset)[1]), offset + 12
 
 
+def _read_unknown(buffer: Buffer, offset: int, end: int) -> NoReturn:
+    raise _unknown(_I32.unpack_from(buffer, offset - 4)[0])
+
+
 def _unknown(index: int) -> RemoteProtocolError:
     return RemoteProtocolError(f"a value of unknown type index {index}")
 
@@ -336,8 +340,7 @@ def _decode(
         offset += 4
         for position in range(count):
             if end - offset < 12:
-                (index,) = _I32.unpack_from(buffer, offset)
-                if index or end - offset < 4:
+                if end - offset < 4 or _I32.unpack_from(buffer, offset)[0]:
                     raise lost(offset, end, 12)
                 values.append(None)
                 offset += 4
@@ -348,13 +351,11 @@ def _decode(
                 offset += 12
             elif index == 8 or index == 9:
                 offset += 12
-                is_last = position == count - 1 and packet_end > end
-                if index == 9 and is_last and word == packet_end - offset:
+                if index == 9 and position == count - 1 and end < packet_end == offset + word:
                     return values, offset, PendingBytes(offset, word)
                 taken = take(buffer, offset, word, end)
-                values.append(
-                    str(taken, "utf-8", "surrogateescape") if index == 8 else bytes(taken)
-                )
+                value = str(taken, "utf-8", "surrogateescape") if index == 8 else bytes(taken)
+                values.append(value)
                 offset += word
             elif index == 7 and known is not None:
                 value, offset = known_record(buffer, offset + 4, end, known, resolve)
@@ -370,9 +371,7 @@ def _decode(
                 values.append(value if resolve is None or index == 4 else resolve(value))
                 offset += 12
             else:
-                reader = _READERS.get(index)
-                if reader is None:
-                    raise _unknown(index)
+                reader = _READERS.get(index, _read_unknown)
                 if packet_end > end and position == count - 1 and reader is _read_object_text:
                     pending = _pending_object(buffer, offset + 4, end, packet_end)
                     if pending is not None:
