@@ -128,20 +128,10 @@ def test_calling_a_module(remote: rpc.RPCSession, libraries: Path) -> None:
     assert y.numpy().tolist() == [1.0] * 1000
 
 
-def test_at_their_tracker(launcher: Launcher) -> None:
-    """Their server is in the summary of their tracker, which gives it to us."""
-    program = launcher.tracker("tvm")
-    launcher.server("tvm", KEY, program)
-    tracker = rpc.connect_tracker(HOST, program.port)
-    wait_for_queue(tracker, KEY, free=1)
-    with tracker.request(KEY, session_timeout=60) as remote:
-        check_functions(remote)
-    tracker.close()
-
-
-def test_at_our_tracker(launcher: Launcher) -> None:
-    """Their server registers at our tracker, which gives it to us."""
-    program = launcher.tracker("ours")
+@pytest.mark.parametrize("whose", ["tvm", "ours"])
+def test_at_a_tracker(launcher: Launcher, whose: str) -> None:
+    """Their server is in the summary of their tracker, and of ours, which gives it to us."""
+    program = launcher.tracker(whose)
     launcher.server("tvm", KEY, program)
     tracker = rpc.connect_tracker(HOST, program.port)
     wait_for_queue(tracker, KEY, free=1)
