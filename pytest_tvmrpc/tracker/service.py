@@ -70,7 +70,7 @@ class TrackerService:
             back to a tracker that was restarted.
 
     Attributes:
-        partial_nbytes: how many bytes of unfinished messages there are.
+        unfinished: what its connections have of unfinished messages.
     """
 
     def __init__(
@@ -88,15 +88,17 @@ class TrackerService:
         self.stop = stop
         self.scheduler = Scheduler()
         self.connections: Set[TrackerConnection] = set()
-        self._summary = Kept(lambda: wire.summary_reply(self.scheduler.summary()), loop.time)
-        self._summary_version = -1
+        self._summary = Kept(
+            lambda: wire.summary_reply(self.scheduler.summary()),
+            loop.time,
+            lambda: self.scheduler.version,
+        )
         self._who = Kept(lambda: farm.farm_reply(self.scheduler.who(loop.time())), loop.time)
         self._stop_key = stop_key.encode()
         self._unused_s = unused_s
         self._used_at = loop.time()
         self._grown_up_at = loop.time() + young_s
-        self._partial: Dict[TrackerConnection, int] = {}
-        self.partial_nbytes = 0
+        self.unfinished = Unfinished()
 
     def listen(self, listener: socket.socket) -> Acceptor:
         """Let peers in, until the acceptor is closed."""
@@ -112,24 +114,13 @@ class TrackerService:
 
     def summary(self) -> bytes:
         """The reply to SUMMARY, made anew only after something changed."""
-        if self._summary_version != self.scheduler.version and self._summary.renew():
-            self._summary_version = self.scheduler.version
+        self._summary.renew()
         return self._summary.answer
 
     def who(self) -> bytes:
         """The reply to WHO, which changes with every second."""
         self._who.renew()
         return self._who.answer
-
-    def keeps(self, connection: TrackerConnection, nbytes: int) -> None:
-        """A connection has so many bytes of an unfinished message; the sum of all has a limit."""
-        counted = nbytes if nbytes > _SMALL else 0
-        self.partial_nbytes += counted - self._partial.pop(connection, 0)
-        if counted:
-            self._partial[connection] = counted
-        if self.partial_nbytes > MAX_PARTIAL:
-            greedy = max(self._partial, key=self._partial.__getitem__)
-            greedy.refuse("there are too many unfinished messages, and it has most of them")
 
     def may_stop(self, stop_key: str) -> bool:
         """Whether this is the secret; takes as long for a good guess as for a bad one."""
@@ -150,7 +141,7 @@ class TrackerService:
     def left(self, connection: TrackerConnection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
-        self.keeps(connection, 0)
+        self.unfinished.keep(connection, 0)
         self._used_at = self.loop.time()
         self.scheduler.closed(connection)
 
@@ -158,6 +149,28 @@ class TrackerService:
         """Cut every connection."""
         for connection in list(self.connections):
             connection.abort()
+
+
+class Unfinished:
+    """Bytes of unfinished messages, of which the connections together may have so many.
+
+    Attributes:
+        nbytes: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._of: Dict[TrackerConnection, int] = {}
+
+    def keep(self, connection: TrackerConnection, nbytes: int) -> None:
+        """A connection has so many now; over the limit, the one that has most is refused."""
+        counted = nbytes if nbytes > _SMALL else 0
+        self.nbytes += counted - self._of.pop(connection, 0)
+        if counted:
+            self._of[connection] = counted
+        if self.nbytes > MAX_PARTIAL:
+            greedy = max(self._of, key=self._of.__getitem__)
+            greedy.refuse("there are too many unfinished messages, and it has most of them")
 
 
 class Kept:
@@ -169,23 +182,36 @@ class Kept:
     Args:
         make: makes it.
         clock: seconds.
+        version: of what it is made from: as long as that is the same, so is the answer; None: it
+            may always be another one.
 
     Attributes:
         answer: as it was made last.
     """
 
-    def __init__(self, make: Callable[[], bytes], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], bytes],
+        clock: Callable[[], float],
+        version: Optional[Callable[[], int]] = None,
+    ) -> None:
         self.answer = b""
         self._make = make
         self._clock = clock
+        self._version = version
+        self._made_of: Optional[int] = None
         self._good_until = 0.0
 
     def renew(self) -> bool:
-        """Make it anew, unless it is too early for that."""
+        """Make it anew, unless nothing has changed or it is too early for that."""
+        version = None if self._version is None else self._version()
+        if version is not None and version == self._made_of:
+            return False
         started = self._clock()
         if started < self._good_until:
             return False
         self.answer = self._make()
+        self._made_of = version
         ended = self._clock()
         if ended - started > _LONG_S:
             self._good_until = ended + 10 * (ended - started)
@@ -252,7 +278,9 @@ class TrackerConnection(Stream):
         self._turn = None
         for _ in range(_MESSAGES_A_TURN):
             if self.is_choked or self.is_closing:
-                self._service.keeps(self, 0 if self.is_closing else self._reader.left_nbytes)
+                self._service.unfinished.keep(
+                    self, 0 if self.is_closing else self._reader.left_nbytes
+                )
                 return
             try:
                 frame = self._reader.next_frame()
@@ -273,7 +301,7 @@ class TrackerConnection(Stream):
     def _wait_for_more(self) -> None:
         """Acknowledge now: TVM's peers send a frame in two pieces, and wait 40 ms between them."""
         nbytes = self._reader.left_nbytes
-        self._service.keeps(self, nbytes)
+        self._service.unfinished.keep(self, nbytes)
         if nbytes and not self.is_closing and _QUICKACK is not None:
             self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 

@@ -558,7 +558,7 @@ def test_unfinished_messages_have_a_limit_together(monkeypatch: pytest.MonkeyPat
             greedy, most = await greeted(address, stack)
             some.write(unfinished(30_000))
             most.write(unfinished(60_000))
-            while running.partial_nbytes < 90_000:
+            while running.unfinished.nbytes < 90_000:
                 await asyncio.sleep(0.001)
             _, last = await greeted(address, stack)
             last.write(unfinished(20_000))
@@ -567,7 +567,7 @@ def test_unfinished_messages_have_a_limit_together(monkeypatch: pytest.MonkeyPat
             some.write(b" " * (wire.MAX_REQUEST - 30_000 + 1) + b"[1]" + b" ")
             asks.write(wire.ping())
             assert await other.readexactly(5) == wire.SUCCESS
-            assert running.partial_nbytes <= 100_000
+            assert running.unfinished.nbytes <= 100_000
             assert len(running.connections) >= 3
         assert small is not None
 
