@@ -17,7 +17,6 @@ from .selection import Wish, chosen_keys, wish_of
 if TYPE_CHECKING:
     from ..client.session import RPCSession
     from ..options import Options
-    from ..session.channel import Meter
     from .logs import SessionLog
 
     Emit = Callable[[str, str, str, str], None]
@@ -48,8 +47,6 @@ class Lease:
         self.session = session
         self.asked_at = asked_at
         self.queued_s = session.queued_s
-        self.connect_s = session.connect_s
-        self.meter: Meter = session.meter
         self.log = log
         self.output_at = 0
         self.shared = shared
@@ -65,6 +62,11 @@ class Lease:
         self.session.close()
         self._held_s = time.monotonic() - self._taken
         return True
+
+    @property
+    def connect_s(self) -> float:
+        """How many seconds connection and handshake took."""
+        return self.session.connect_s
 
     @property
     def held_s(self) -> float:
@@ -83,7 +85,7 @@ class Lease:
 
     def facts(self) -> RemoteFacts:
         """What was measured so far."""
-        meter = self.meter
+        meter = self.session.meter
         return RemoteFacts(
             self.key,
             self.device,
