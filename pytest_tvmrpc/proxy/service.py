@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set, Tuple, cast
+from typing import TYPE_CHECKING, Callable, List, Optional, Set, Tuple, cast
 
 from .. import network
 from ..accepting import Acceptor, stoppable
@@ -22,14 +21,13 @@ from ..protocol.handshake import (
     parse_peer_key,
     take_key,
 )
-from .listing import Listing
-from .lookup import Lookup
 from .matchmaker import Decision, Matchmaker, Pair
-from .registration import Registration, describe_proxy
-from .uplink import Uplink
+from .uplink import Uplinks
 
 if TYPE_CHECKING:
     import socket
+
+    from .registration import Registration
 
 HELLO_LIMIT_S = 10.0
 """How long a peer may take to say its key."""
@@ -74,10 +72,7 @@ class ProxyService:
         self._port = port
         self._tracker = tracker
         self._matchmaker = Matchmaker(timeout_client_s, timeout_server_s)
-        self._uplinks: Dict[PeerConnection, Uplink] = {}
-        self._listing = Listing()
-        self._relist_timer: Optional[asyncio.TimerHandle] = None
-        self._own_uplink: Optional[Uplink] = None
+        self._uplinks: Optional[Uplinks] = None
         self._running: Set[asyncio.Task[None]] = set()
         self._timer: Optional[asyncio.TimerHandle] = None
 
@@ -85,9 +80,7 @@ class ProxyService:
         """Connect to the tracker, if there is one. Call it in the loop."""
         self._loop = asyncio.get_running_loop()
         if self._tracker is not None:
-            self._lookup = Lookup(self._tracker)
-            registration = Registration("", self._port, entropy=os.urandom)
-            self._own_uplink = self._uplink(registration, _nothing, logging.INFO)
+            self._uplinks = Uplinks(self._tracker, self._port)
 
     def listen(self, listener: socket.socket) -> Acceptor:
         """Let peers in, until the acceptor is closed. Call it in the loop, after `start`."""
@@ -113,79 +106,41 @@ class ProxyService:
         """A peer has said its key."""
         now = self._loop.time()
         match_key = hello.match_key
-        if self._tracker is not None and hello.is_server:
+        if self._uplinks is not None and hello.is_server:
             try:
-                match_key = self._offer(peer, match_key)
+                match_key = self._offer(self._uplinks, peer, match_key)
             except LocalProtocolError as error:
                 peer.refuse(HandshakeReply.MISMATCH, str(error))
                 return
-        waits = self._tracker is None or hello.is_server
+        waits = self._uplinks is None or hello.is_server
         self._follow(self._matchmaker.arrived(peer, hello.is_server, match_key, now, waits=waits))
 
-    def _offer(self, server: PeerConnection, key: str) -> str:
+    def _offer(self, uplinks: Uplinks, server: PeerConnection, key: str) -> str:
         """Offers a server to the tracker; the match key of its client."""
-        if not key:
-            raise LocalProtocolError("a server that a tracker shall know needs a key")
-        # Not shown in summaries, as the name does not start with "server:"; but with a name, the
-        # tracker forgets the offer when the connection closes.
-        registration = Registration(f"proxied:{key}", self._port, key, entropy=os.urandom)
 
-        def on_change() -> None:
+        def changed(registration: Registration) -> None:
             self._matchmaker.rename(server, registration.match_key)
             kick = registration.take_kick()
             if kick is not None:
                 _log.info("ending the session on %s, kicked: %s", server.name, kick)
                 server.abort()
 
-        self._uplinks[server] = self._uplink(registration, on_change)
-        if self._listing.came(key):
-            self._describe()
-        return registration.match_key
-
-    def _describe(self) -> None:
-        """Tell the tracker which keys there are behind this proxy."""
-        assert self._own_uplink is not None
-        self._own_uplink.describe(describe_proxy(self._listing.keys))
-
-    def _relist(self) -> None:
-        """Leave out the keys whose last server left some time ago; come back for the others."""
-        now = self._loop.time()
-        if self._listing.expire(now):
-            self._describe()
-        wakeup_s = self._listing.next_wakeup(now)
-        self._relist_timer = None
-        if wakeup_s is not None:
-            self._relist_timer = self._loop.call_later(wakeup_s, self._relist)
-
-    def _uplink(
-        self, registration: Registration, on_change: Callable[[], None], level: int = logging.DEBUG
-    ) -> Uplink:
-        """Made, and known until it has ended, which is later than it was told to."""
-        assert self._tracker is not None
-        name = network.format_address(*self._tracker)
-        uplink = Uplink(name, self._lookup, registration, on_change, level)
-        self._running.add(uplink.task)
-        uplink.task.add_done_callback(self._running.discard)
-        return uplink
+        return uplinks.offer(server, key, changed)
 
     def left(self, peer: PeerConnection) -> None:
         """A peer is gone, whether it waited or not."""
         self._matchmaker.left(peer)
-        uplink = self._uplinks.pop(peer, None)
-        if uplink is not None:
-            uplink.close()
-            self._listing.left(uplink.registration.key, self._loop.time())
-            if self._relist_timer is None:
-                self._relist()
+        if self._uplinks is not None:
+            self._uplinks.left(peer)
 
     def _follow(self, decisions: List[Decision]) -> None:
         for decision in decisions:
             if isinstance(decision, Pair):
                 first = cast("PeerConnection", decision.first)
                 second = cast("PeerConnection", decision.second)
-                for peer, other in ((first, second), (second, first)):
-                    if peer in self._uplinks:
-                        self._uplinks[peer].taken(other.address)
+                if self._uplinks is not None:
+                    self._uplinks.taken(first, second.address)
+                    self._uplinks.taken(second, first.address)
                 first.join(second)
             else:
                 cast("PeerConnection", decision.peer).refuse(decision.reply, decision.reason)
@@ -204,18 +159,14 @@ class ProxyService:
         """Cut every connection; returns when all is over."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._relist_timer is not None:
-            self._relist_timer.cancel()
-        if self._own_uplink is not None:
-            self._own_uplink.close()
+        running = self._running
+        if self._uplinks is not None:
+            self._uplinks.close()
+            running = running | self._uplinks.running
         for connection in list(self.connections):
             connection.abort()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await asyncio.sleep(0)  # let connection_lost() be called
-
-
-def _nothing() -> None:
-    """The proxy's own connection to the tracker has no match key that could change."""
 
 
 class PeerConnection(asyncio.BufferedProtocol):

@@ -1,18 +1,22 @@
-"""A connection to the tracker that comes back for ever. Knows no messages. asyncio."""
+"""Connections to the tracker that come back for ever, one for each server. asyncio.
+
+What is said on one is the registration's.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
 import socket
-from typing import TYPE_CHECKING, Callable, Optional, cast
+from typing import Callable, Dict, Hashable, Optional, Set, Tuple, cast
 
 from .. import network
-from ..errors import RemoteProtocolError
-
-if TYPE_CHECKING:
-    from .lookup import Lookup
-    from .registration import Registration
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .listing import Listing
+from .lookup import Lookup
+from .registration import Registration, describe_proxy
 
 CONNECT_LIMIT_S = 10.0
 
@@ -192,3 +196,93 @@ class _Talk(asyncio.Protocol):
             self._timer = None
         if not self.ended.done():  # it is, when the uplink was closed while it waited
             self.ended.set_result(self._reason if exc is None else str(exc))
+
+
+class Uplinks:
+    """What a proxy tells its tracker: its servers, and their keys. Made in the loop.
+
+    Args:
+        tracker: host and port of the tracker.
+        port: the proxy's, where clients come.
+
+    Attributes:
+        running: what runs until the uplinks have ended, which is later than they were told to.
+    """
+
+    def __init__(self, tracker: Tuple[str, int], port: int) -> None:
+        self.running: Set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._name = network.format_address(*tracker)
+        self._lookup = Lookup(tracker)
+        self._port = port
+        self._of: Dict[Hashable, Uplink] = {}
+        self._listing = Listing()
+        self._relist_timer: Optional[asyncio.TimerHandle] = None
+        own = Registration("", port, entropy=os.urandom)
+        self._own = self._open(own, _nothing, logging.INFO)
+
+    def offer(self, server: Hashable, key: str, changed: Callable[[Registration], None]) -> str:
+        """Offers a server; the match key of its client.
+
+        Args:
+            changed: called whenever its registration has been told something.
+
+        Raises:
+            LocalProtocolError: it has no key, or one that cannot be one.
+        """
+        if not key:
+            raise LocalProtocolError("a server that a tracker shall know needs a key")
+        # Not shown in summaries, as the name does not start with "server:"; but with a name, the
+        # tracker forgets the offer when the connection closes.
+        registration = Registration(f"proxied:{key}", self._port, key, entropy=os.urandom)
+        self._of[server] = self._open(registration, functools.partial(changed, registration))
+        if self._listing.came(key):
+            self._describe()
+        return registration.match_key
+
+    def taken(self, server: Hashable, client: str) -> None:
+        """A server that was offered has its client, who comes from that address."""
+        if server in self._of:
+            self._of[server].taken(client)
+
+    def left(self, server: Hashable) -> None:
+        """A server is gone, if it was offered."""
+        uplink = self._of.pop(server, None)
+        if uplink is None:
+            return
+        uplink.close()
+        self._listing.left(uplink.registration.key, self._loop.time())
+        if self._relist_timer is None:
+            self._relist()
+
+    def close(self) -> None:
+        """Cuts the connection that is the proxy's own; those of its servers end with them."""
+        if self._relist_timer is not None:
+            self._relist_timer.cancel()
+        self._own.close()
+
+    def _describe(self) -> None:
+        """Tell the tracker which keys there are behind this proxy."""
+        self._own.describe(describe_proxy(self._listing.keys))
+
+    def _relist(self) -> None:
+        """Leave out the keys whose last server left some time ago; come back for the others."""
+        now = self._loop.time()
+        if self._listing.expire(now):
+            self._describe()
+        wakeup_s = self._listing.next_wakeup(now)
+        self._relist_timer = None
+        if wakeup_s is not None:
+            self._relist_timer = self._loop.call_later(wakeup_s, self._relist)
+
+    def _open(
+        self, registration: Registration, on_change: Callable[[], None], level: int = logging.DEBUG
+    ) -> Uplink:
+        uplink = Uplink(self._name, self._lookup, registration, on_change, level)
+        self.running.add(uplink.task)
+        uplink.task.add_done_callback(self.running.discard)
+        return uplink
+
+
+def _nothing() -> None:
+    """The proxy's own connection to the tracker has no match key that could change."""
