@@ -534,6 +534,21 @@ def test_what_took_long_is_kept() -> None:
     assert kept.answer == b"2.0"
 
 
+def test_what_has_not_changed_is_kept() -> None:
+    """As long as the version is the same; another one has it made anew."""
+    made, version = 0, 0
+
+    def make() -> bytes:
+        nonlocal made
+        made += 1
+        return b"%d" % made
+
+    kept = service.Kept(make, lambda: 0.0, lambda: version)
+    assert [kept.renew(), kept.renew(), kept.answer] == [True, False, b"1"]
+    version = 1
+    assert [kept.renew(), kept.renew(), kept.answer] == [True, False, b"2"]
+
+
 def test_the_longest_request(peer: Callable[..., Peer]) -> None:
     """A length above the limit is refused before any of it comes."""
     last, over = peer(), peer()
