@@ -9,12 +9,17 @@ from __future__ import annotations
 import atexit
 import builtins
 import ctypes
+import os
+import sys
 import threading
 import weakref
 from _thread import get_ident
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional
 
 from ..dlpack import TypeIndex as TypeIndex
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 # ------------------------------------------------------------------------------------- layouts
 
@@ -188,6 +193,13 @@ def _add_in_turn(address: int, number: int) -> int:
 _counting: Dict[str, Callable[[int, int], int]] = {"add": _add_in_turn}  # of the process
 
 
+# Another thread of this process may be within at a fork; it is not in the child.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_adding.acquire, after_in_parent=_adding.release, after_in_child=_adding.release
+    )
+
+
 def count_with(add: Callable[[int, int], int]) -> None:
     """Change counts by a function of machine code, which no thread of C++ can come between.
 
@@ -241,12 +253,16 @@ def _delete(address: int, flags: int) -> None:
     if flags != _DELETE_STRONG | _DELETE_WEAK:
         _end(address, flags)
         return
-    if _ending.addresses is not None:
-        _ending.addresses.append(address)
-        return
-    waiting = _ending.addresses = [address]
+    waiting = _ending.addresses
+    if waiting is None:
+        waiting = [address]
+    else:
+        waiting.append(address)
+        if _is_within_delete():
+            return
     failed: Optional[BaseException] = None
     try:
+        _ending.addresses = waiting
         while waiting:
             try:
                 _end(waiting.pop(), flags)
@@ -256,6 +272,14 @@ def _delete(address: int, flags: int) -> None:
         _ending.addresses = None
     if failed is not None:
         raise failed
+
+
+def _is_within_delete() -> bool:
+    """Whether this thread ends an object further out; after Ctrl-C, its list alone says nothing."""
+    frame: Optional[FrameType] = sys._getframe(2)
+    while frame is not None and frame.f_code is not _delete.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _end(address: int, flags: int) -> None:

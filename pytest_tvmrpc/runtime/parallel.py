@@ -195,6 +195,7 @@ class _Team:
             interruption = error
         while loop.left & _LEFT:
             try:
+                self._tell_waiting()  # task 0 has ended, and its result may be lost
                 self._pool.wait(self._address)
             except BaseException as error:
                 interruption = error
@@ -204,6 +205,7 @@ class _Team:
                 raised.pop(worker.ident, None)
         failures, self._failures = self._failures, {}
         if interruption is not None:
+            take_error()  # of task 0, if its result is lost
             raise interruption
         return failures[loop.failed - 1] if loop.failed else (0, None)
 
@@ -214,6 +216,10 @@ class _Team:
             self._failures[task] = ctypes.c_int(result >> 32).value, take_error()
             if result & _OF_WORKER:
                 self._pool.end(self._address)
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Let those that wait at the barrier see that a task has ended."""
         with self._changing:
             if self._barrier is not None:
                 self._barrier.notify_all()
@@ -306,13 +312,15 @@ def launch(function: int, closure: Optional[int], num_task: int) -> int:
     if not 0 < count <= MAX_TASKS:
         record_error(ValueError(f"a parallel loop of {count} tasks; expected 1 to {MAX_TASKS}"))
         return -1
-    team = _team(count)
-    _here.is_inside = True
+    team: Optional[_Team] = None
     try:
+        team = _team(count)
+        _here.is_inside = True
         code, error = team.run(function, closure)
     finally:
         _here.is_inside = was_inside
-        _idle.append(team)
+        if team is not None:
+            _idle.append(team)
     if error is not None:
         record_error(error)
     return code
@@ -354,8 +362,12 @@ def _team(count: int) -> _Team:
     with contextlib.suppress(IndexError):  # of teams: there are no more
         while len(workers) < count - 1:
             workers += _idle.pop().workers
-    for _ in range(len(workers), count - 1):
-        workers.append(_Worker())
+    try:
+        while len(workers) < count - 1:
+            workers.append(_Worker())
+    except BaseException:  # no more threads can be started: the others stay for later
+        _idle.append(_Team(workers))
+        raise
     if workers[count - 1 :]:
         _idle.append(_Team(workers[count - 1 :]))
     return _Team(workers[: count - 1])

@@ -166,7 +166,8 @@ def load_private(
     """
     errors: List[OSError] = []
     for folder in folders:
-        path = os.path.join(folder, name)
+        # Not by the process's number alone: the file of one that was killed may be there.
+        path = os.path.join(folder, f"{os.urandom(4).hex()}-{name}")
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
         except OSError as error:

@@ -112,6 +112,16 @@ def test_objects_nested_at_any_depth() -> None:
     assert len(abi._cells) == before
 
 
+def test_a_list_that_ctrl_c_left() -> None:
+    """What an interrupted end left to be ended is ended with the next object."""
+    before = len(abi._cells)
+    left, last = (abi.new_cell(abi.TypeIndex.OBJECT, None) for _ in range(2))
+    abi._ending.addresses = [left]
+    abi.release(last)
+    assert abi._ending.addresses is None
+    assert len(abi._cells) == before
+
+
 def test_an_error_while_objects_end() -> None:
     """It is raised when all the others have ended, and so has the object itself."""
     before = len(abi._cells)

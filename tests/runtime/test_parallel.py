@@ -173,6 +173,60 @@ def test_a_forked_process_starts_its_own_threads() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_interruption_while_a_task_waits_at_the_barrier() -> None:
+    """The task that waits is told that the interrupted one has ended, and the loop ends."""
+
+    def task(number: int, env: int, closure: Optional[int]) -> int:
+        if number:
+            return parallel.barrier(env)
+        while not parallel._running[env]._waiting:
+            os.sched_yield()
+        return 0
+
+    team = parallel._team(2)
+    function = parallel.TASK(task)
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+
+    class Interrupted:
+        """The pool, with a signal that comes as it returns from the loop."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(pool, name)
+
+        def run(self, *arguments: int) -> None:
+            pool.run(*arguments)
+            raise KeyboardInterrupt
+
+    pool, team._pool = team._pool, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        team.run(address, None)
+    team._pool = pool
+    assert team.run(address, None)[0] == -1
+    parallel._idle.append(team)
+    assert not raised
+
+
+def test_threads_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that could are kept for the next loop."""
+
+    class Second:
+        def __init__(self) -> None:
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            worker = make()
+            started.append(worker)
+            self.__dict__ = worker.__dict__
+            self.close = worker.close
+
+    make, started = parallel._Worker, []
+    monkeypatch.setattr(parallel, "_Worker", Second)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="new thread"):
+            launch(lambda *_: 0, None, 4)
+    assert launch(lambda *_: 0, None, 3) == 0
+    assert len(started) == 2
+
+
 def test_threads_of_other_sizes_are_taken() -> None:
     """Loops of more and of fewer tasks use the same threads, and no more than the largest needs."""
     threads = set()
