@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Hashable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..errors import RemoteProtocolError
 from ..protocol.farm import Farm, FarmServer, Kicked, KickOrder, Outcome, State, Waiting
@@ -39,7 +39,8 @@ SILENT_S = 10.0
 """A server that used to ask for its match keys, and has not for so long, is not handed out."""
 
 QUIET_S = 5.0
-"""A server that asked for its match keys no longer ago than this lives: nobody takes its place."""
+"""A server that asked for its match keys no longer ago than this lives: nobody takes its place.
+What it offers is withheld from the claim of another one until it asks again."""
 
 KEPT_S = 60.0
 """How long a key is shown, with nothing free, when the last server that offered it is gone. TVM
@@ -125,7 +126,11 @@ class Scheduler:
         known.introduce()
         self._count_introduced(known, 1)
         self.version += 1
-        return self._take_place(connection, known, now)
+        closed = self._take_place(connection, known, now)
+        rival = self.rival(connection)
+        if rival is not None:  # it may be the same server, whose old connection only seems to live
+            self._withhold(self._connections[rival])
+        return closed
 
     def rival(self, connection: Hashable) -> Optional[Hashable]:
         """The connection of another server that lives, and is at the same address by its account.
@@ -152,6 +157,37 @@ class Scheduler:
         self._places[place] = connection
         known.taken_place = place
         return [] if older is None else [older]
+
+    def _take_places(self, now: float) -> List[Tuple[Hashable, Hashable]]:
+        """Who waits for a place has it if its owner is gone or quiet: the first of those who do.
+
+        An owner that never asked for its match keys waited, too, and may just have come.
+        """
+        without = [
+            (connection, known, known.place)
+            for connection, known in self._connections.items()
+            if known.taken_place is None and known.place is not None
+        ]
+        taken: Set[Place] = set()
+        replaced: List[Tuple[Hashable, Hashable]] = []
+        for connection, known, place in without:
+            owner = self._connections.get(self._places.get(place))
+            is_new = owner is not None and owner.polled is None and now - owner.since <= QUIET_S
+            if place not in taken and not is_new:
+                replaced += [
+                    (older, connection) for older in self._take_place(connection, known, now)
+                ]
+                taken.add(place)
+        return replaced
+
+    def _withhold(self, known: Known) -> None:
+        """Nobody is given what it offers until it asks for its match keys again."""
+        if not known.offers:
+            return
+        for match_key, (key, number) in known.offers.items():
+            known.withheld[match_key] = self._queues[key].free.pop(number)
+        known.offers = {}
+        self.version += 1
 
     def _leave_place(self, connection: Hashable, known: Known) -> None:
         place, known.taken_place = known.taken_place, None
@@ -202,26 +238,14 @@ class Scheduler:
             Connections that are to be closed, each with the one that has its place now.
         """
         for known in self._connections.values():
-            if known.offers and known.polled is not None and now - known.polled > SILENT_S:
-                for match_key, (key, number) in known.offers.items():
-                    known.withheld[match_key] = self._queues[key].free.pop(number)
-                known.offers = {}
-                self.version += 1
+            if known.polled is not None and now - known.polled > SILENT_S:
+                self._withhold(known)
         for key, until in list(self._kept.items()):
             if until is None:
                 self._kept[key] = now + KEPT_S
             elif now >= until:
                 self._forget(key)
-        without = [
-            (connection, known)
-            for connection, known in self._connections.items()
-            if known.taken_place is None and known.place is not None
-        ]
-        return [
-            (older, connection)
-            for connection, known in without
-            for older in self._take_place(connection, known, now)
-        ]
+        return self._take_places(now)
 
     # --- clients ------------------------------------------------------------------------------
 

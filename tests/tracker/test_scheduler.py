@@ -221,12 +221,58 @@ def test_two_servers_that_claim_one_place() -> None:
     assert place(scheduler, "newer", "server:k", None, 9001) == []
     assert scheduler.rival("newer") == "older"
     assert scheduler.rival("older") is None
+    scheduler.heard("older", 1)
     assert queues(scheduler) == {"k": {"free": 2, "pending": 0}}
     scheduler.heard("newer", QUIET_S)
     assert scheduler.expire(1 + QUIET_S) == []
     assert scheduler.expire(2 + QUIET_S) == [("older", "newer")]
     assert scheduler.rival("newer") is None
     assert queues(scheduler) == {"k": {"free": 1, "pending": 0}}
+
+
+def test_a_place_in_doubt_is_not_handed_out() -> None:
+    """The older one may be the same server's lost connection, until it asks again."""
+    scheduler = Scheduler()
+    place(scheduler, "older", "server:k", None, 9001)
+    scheduler.heard("older", 1)
+    place(scheduler, "newer", "server:k", None, 9001)
+    assert queues(scheduler) == {"k": {"free": 1, "pending": 0}}
+    (grant,) = scheduler.request("client", "k", 1, 2)
+    assert grant.resource.match_key == "server:k:newer"
+    assert scheduler.request("next", "k", 1, 2) == []
+    (grant,) = scheduler.heard("older", 3)
+    assert (grant.requester, grant.resource.match_key) == ("next", "server:k:older")
+    scheduler.put("older", "k", resource(2), 4)
+    assert scheduler.expire(5) == []
+    assert queues(scheduler) == {"k": {"free": 1, "pending": 0}}
+
+
+def test_several_who_wait_for_one_place() -> None:
+    """It has one new owner, who is left the time to ask for its match keys as well."""
+    scheduler = Scheduler()
+    place(scheduler, "a", "server:k", None, 9001)
+    scheduler.heard("a", 1)
+    for name in ("b", "c"):
+        place(scheduler, name, "server:k", None, 9001)
+    assert scheduler.expire(2 + QUIET_S) == [("a", "b")]
+    assert (scheduler.rival("b"), scheduler.rival("c")) == (None, "b")
+    scheduler.heard("b", 2.5 + QUIET_S)
+    assert scheduler.expire(3 + QUIET_S) == []
+    assert scheduler.expire(3 + 2 * QUIET_S) == [("b", "c")]
+
+
+def test_who_has_just_come_is_left_the_place() -> None:
+    """An owner that has not asked yet is judged by when it came."""
+    scheduler = Scheduler()
+    place(scheduler, "a", "server:k", None, 9001)
+    scheduler.heard("a", 1)
+    for name in ("b", "c"):
+        scheduler.update_info(name, {"key": "server:k", "addr": [None, 9001]}, "10.0.0.5", 3)
+    scheduler.closed("a")
+    assert scheduler.expire(3) == []
+    assert (scheduler.rival("b"), scheduler.rival("c")) == (None, "b")
+    assert scheduler.expire(3 + QUIET_S) == []
+    assert scheduler.expire(4 + QUIET_S) == [("b", "c")]
 
 
 def test_a_place_that_is_left_is_taken() -> None:

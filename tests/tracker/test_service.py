@@ -108,14 +108,18 @@ def test_two_live_servers_at_one_address(tmp_path: Path, deadline_s: float) -> N
     path = tmp_path / "log"
     with path.open("w") as log, Tracker(port=0, log=log) as tracker, contextlib.ExitStack() as all_:
         address = (tracker.host, tracker.port)
+        servers = []
         for number in range(2):
             connection = socket.create_connection(address, deadline_s)
             server = Peer(all_.enter_context(connection))
+            servers.append(server)
             server.send(wire.MAGIC)
             assert server.receive(4) == wire.MAGIC
             assert server.ask(wire.get_pending_matchkeys()) == []
             assert server.ask(wire.update_info("k", 9090)) == 0
             assert server.ask(wire.put("k", 9090, f"k:{number}")) == 0
+        assert server.summary()["queue_info"]["k"] == {"free": 1, "pending": 0}
+        assert servers[0].ask(wire.get_pending_matchkeys()) == ["k:0"]  # it lives
         assert server.summary()["queue_info"]["k"] == {"free": 2, "pending": 0}
     assert "WARNING two servers claim the address" in path.read_text()
 
