@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .tracker_link import TrackerLink
 
 _OPENING_S = 3.0
-"""How long a client may take to open its session while others wait for the device. A lost packet
-of one of TVM's, which sends InitServer by itself, costs it 1 s, and a second one 2 s more."""
+"""How long a client may take in all to open its session while others wait for the device: time for
+an honest one on a slow link, of which TVM's sends InitServer only when it is admitted."""
 
 _READ = select.POLLIN
 _GONE = getattr(select, "POLLRDHUP", 0)

@@ -254,6 +254,26 @@ def test_an_expired_session(begin: Begin, client: Client) -> None:
     )
 
 
+def test_the_time_to_open_a_session_is_cut(client: Client) -> None:
+    """To exactly what is said, from its start; what is longer or said again changes nothing."""
+    directory = make_directory()
+    before = time.monotonic()
+    worker = Worker(
+        client.served, "somewhere", directory, 0.0, opened(wait_for_ever), [], opening_s=50.0
+    )
+    after = time.monotonic()
+    try:
+        for limit_s in (30.0, 30.0, 40.0):
+            worker.limit_opening(limit_s)
+            due = worker.next_wakeup()
+            assert due is not None
+            assert before + 30 - 1e-6 <= due <= after + 30 + 1e-6
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+        ended(worker)
+        directory.remove()
+
+
 def test_who_does_not_listen_is_killed(begin: Begin, client: Client) -> None:
     """SIGTERM first, SIGKILL when the grace is over."""
 
