@@ -41,7 +41,7 @@ class Argument(NamedTuple):
         setting: makes the program's setting of what was given, in Python or as an option's value,
             where the kind does not say how. Raises TypeError, ValueError.
         expected: what may be given then, for messages.
-        is_optional: whether None stands for the default.
+        is_optional: whether None stands for the default, as it does for a `bool` and for None.
         text: makes an option's text of a setting.
     """
 
@@ -75,9 +75,10 @@ class Argument(NamedTuple):
         """
         expected, make = self.expected, self.setting
         if make is None:
-            if given is None and (self.is_optional or self.default is None):
+            is_switch = isinstance(self.default, bool)
+            if given is None and (self.is_optional or is_switch or self.default is None):
                 return self.default
-            kind = bool if isinstance(self.default, bool) else self.kind
+            kind = bool if is_switch else self.kind
             expected, make = _OF_KIND.get(kind, _SECONDS)
         try:
             return make(given)
@@ -85,7 +86,7 @@ class Argument(NamedTuple):
             raise SettingError(
                 f"{self.keyword}={given!r} is a {type(given).__name__}; expected {expected}"
             ) from None
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise SettingError(f"{self.keyword}: {error}") from None
 
 
@@ -95,20 +96,25 @@ def _text(given: Any) -> str:
     return given
 
 
+def _is_truth_value(given: Any) -> bool:
+    """Whether it is True or False, of Python or of NumPy, which need not be there."""
+    return isinstance(given, bool) or str(getattr(given, "dtype", "")).endswith("bool")
+
+
 def _whole_number(given: Any) -> int:
-    if isinstance(given, bool):
+    if _is_truth_value(given):
         raise TypeError
     return operator.index(given)
 
 
 def _number(given: Any) -> float:
-    if isinstance(given, (bool, str, bytes, bytearray)):
+    if _is_truth_value(given) or isinstance(given, (str, bytes, bytearray)):
         raise TypeError
     return float(given)
 
 
 def _switch(given: Any) -> bool:
-    if not isinstance(given, (bool, int)):
+    if not (_is_truth_value(given) or isinstance(given, int)):
         raise TypeError
     return bool(given)
 
@@ -146,10 +152,13 @@ def listening(port: int) -> Tuple[Argument, ...]:
     """What each program that listens can be told; `port` is the first that it tries."""
     return (
         Argument(
-            "host", "the address to listen on (default: %(default)s, this machine only)", LOOPBACK
+            "host",
+            "the address to listen on (default: %(default)s, this machine only)",
+            LOOPBACK,
+            is_optional=True,
         ),
         Argument("port", "the first port to try; 0: any that is free", port, int),
-        Argument("port_end", "the port behind the last one to try", 9199, int),
+        Argument("port_end", "the port behind the last one to try", 9199, int, is_optional=True),
         Argument("silent", "print errors only", default=False),
         Argument("reuse_addr", None, default=True, option="--no-reuse-addr"),
     )
@@ -176,8 +185,10 @@ def _address(given: Any) -> Optional[Tuple[str, int]]:
         return None
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError
-    host, port = given
-    return _text(host), _whole_number(port)
+    host, port = _text(given[0]), _whole_number(given[1])
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is none; give 1 to 65535")
+    return host, port
 
 
 def add_arguments(parser: argparse.ArgumentParser, rows: Sequence[Argument]) -> None:

@@ -251,7 +251,7 @@ class RunningProgram:
 
     Args:
         program: the process.
-        host: the address that it was told to listen on.
+        host: the address that it was told to listen on; None: this machine only.
         details: what else tells it from others, for its ``repr``.
 
     Attributes:
@@ -260,9 +260,9 @@ class RunningProgram:
         port: the port it listens on.
     """
 
-    def __init__(self, program: Program, host: str, details: Sequence[str] = ()) -> None:
+    def __init__(self, program: Program, host: Optional[str], details: Sequence[str] = ()) -> None:
         self.program = program
-        self.host = host
+        self.host = network.LOOPBACK if host is None else host
         self.port = program.port
         self._details = details
 

@@ -23,7 +23,7 @@ _SUPPORTED = {
 
 ARGUMENTS = (
     *listening(9090),
-    Argument("web_port", "only 0: there are no web sockets", 0, int),
+    Argument("web_port", "only 0: there are no web sockets", 0, int, is_optional=True),
     Argument("example_rpc", "not supported: it needs web sockets", "", metavar=""),
     tracker_to("the tracker to offer the servers to"),
     *(

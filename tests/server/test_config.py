@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from pytest_tvmrpc import arguments
 from pytest_tvmrpc.arguments import add_arguments, command_line
 from pytest_tvmrpc.errors import SettingError
+from pytest_tvmrpc.network import LOOPBACK
+from pytest_tvmrpc.proxy import launch as proxy
 from pytest_tvmrpc.proxy.launch import Proxy
 from pytest_tvmrpc.server.config import ARGUMENTS, ServerConfig, configure
 from pytest_tvmrpc.server.launch import Server
+from pytest_tvmrpc.tracker import launch as tracker
 from pytest_tvmrpc.tracker.launch import Tracker
 
 
@@ -118,16 +122,17 @@ def test_an_address_that_is_none(address: str) -> None:
     ("given", "message"),
     [
         ({"key": None}, "key=None is a NoneType; expected a str"),
-        ({"host": None}, "host=None is a NoneType; expected a str"),
         ({"port": "9090"}, "port='9090' is a str; expected an int"),
         ({"port": True}, "port=True is a bool; expected an int"),
         ({"port": 9090.0}, "port=9090.0 is a float; expected an int"),
-        ({"port_end": None}, "port_end=None is a NoneType; expected an int"),
+        ({"port": None}, "port=None is a NoneType; expected an int"),
         ({"idle_timeout": "5"}, "idle_timeout='5' is a str; expected seconds, as a number"),
         ({"idle_timeout": None}, "idle_timeout=None is a NoneType; expected seconds"),
         ({"timeout": b"5"}, "timeout=b'5' is a bytes; expected seconds, as a number"),
         ({"silent": "no"}, "silent='no' is a str; expected True or False"),
-        ({"no_fork": None}, "no_fork=None is a NoneType; expected True or False"),
+        ({"tracker_addr": ("h", 0)}, "tracker_addr: port 0 is none; give 1 to 65535"),
+        ({"tracker_addr": ["h", -1]}, "tracker_addr: port -1 is none; give 1 to 65535"),
+        ({"tracker_addr": ("h", 65536)}, "tracker_addr: port 65536 is none; give 1 to 65535"),
         ({"custom_addr": 5}, "custom_addr=5 is a int; expected a str"),
         ({"tracker_addr": ("h",)}, r"tracker_addr=('h',) is a tuple; expected host and port"),
         ({"tracker_addr": ("h", "9190")}, "expected host and port, such as ('127.0.0.1', 9190)"),
@@ -143,11 +148,45 @@ def test_a_setting_of_a_wrong_type(given: Any, message: str) -> None:
         Server(**{"port": 0, "key": "k", **given})
 
 
+@pytest.mark.parametrize("keyword", ["timeout", "idle_timeout"])
+def test_a_time_beyond_all_floats(keyword: str) -> None:
+    """Is refused like any other that is none."""
+    with pytest.raises(SettingError, match=f"{keyword}: int too large to convert to float"):
+        configure({keyword: 10**400})
+
+
 @pytest.mark.parametrize("program", [Server, Tracker, Proxy])
 def test_a_wrong_type_for_any_program(program: Any) -> None:
     """They check what they have in common in the same way."""
     with pytest.raises(SettingError, match="port_end='9199' is a str; expected an int"):
         program(port=0, port_end="9199")
+
+
+@pytest.mark.parametrize("rows", [ARGUMENTS, tracker.ARGUMENTS, proxy.ARGUMENTS])
+def test_none_stands_for_the_default(rows: Any) -> None:
+    """Of what has one that nobody need know: the address, the last port, a switch."""
+    optional = ["host", "port_end", "silent", "reuse_addr"]
+    optional += [row.keyword for row in rows if row.is_optional or isinstance(row.default, bool)]
+    assert command_line(rows, dict.fromkeys(optional)) == []
+    given = {"silent": None, "host": None}
+    assert arguments.settings(rows, given) == {"silent": False, "host": LOOPBACK}
+
+
+def test_a_program_that_is_told_no_address() -> None:
+    """Listens on this machine, and says so."""
+    with Tracker(host=None, port=0, port_end=None, silent=None) as started:  # type: ignore[arg-type]
+        assert started.host == LOOPBACK
+
+
+def test_truth_values_of_numpy() -> None:
+    """Are truth values, and no numbers."""
+    np = pytest.importorskip("numpy")
+    switches = {"silent": np.True_, "no_fork": np.False_, "reuse_addr": np.False_}
+    assert command_line(ARGUMENTS, switches) == ["--silent", "--no-reuse-addr"]
+    assert configure({"no_fork": np.True_}).no_fork is True
+    for keyword in ("port", "timeout"):
+        with pytest.raises(SettingError, match=f"{keyword}=.*; expected"):
+            configure({keyword: np.True_})
 
 
 def test_numbers_of_numpy() -> None:
