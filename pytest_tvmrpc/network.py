@@ -73,6 +73,9 @@ def is_interrupt(error: BaseException) -> bool:
     What the system says of a connection has an errno, and what this package says is an
     `RPCError`. A handler's ``raise TimeoutError("too slow")`` is neither: it says nothing about the
     connection, and has to reach whoever set the alarm.
+
+    The `socket.timeout` of Python's own ``settimeout`` has no errno either: who calls that asks for
+    it first.
     """
     return isinstance(error, OSError) and error.errno is None and not isinstance(error, RPCError)
 

@@ -139,7 +139,7 @@ def compile_library(
 
 
 def listed(argument: str, given: Any, example: str) -> Tuple[str, ...]:
-    """The words or files of a list; one by itself is none, but letters.
+    """The words or files of a list; a str by itself is refused, since its elements are letters.
 
     Args:
         argument: the name of the argument.
