@@ -12,7 +12,7 @@ import importlib
 import operator
 import re
 import sys
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Union
 
 
 class DataTypeCode(enum.IntEnum):
@@ -359,6 +359,13 @@ def integer_of(value: Any) -> Optional[int]:
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None  # older versions of NumPy take their bool for an index, with a warning
     try:
-        return int(operator.index(value))  # Python before 3.10 leaves an IntEnum what it is
+        return int.__int__(operator.index(value))  # before 3.10, an IntEnum stays one
     except TypeError:
         return None
+
+
+def number_text(number: Union[int, float]) -> str:
+    """A number for messages; of an integer too long to be read, or to be written, its bits."""
+    if isinstance(number, int) and abs(number) >= 1 << 128:
+        return f"a number of {number.bit_length()} bits"
+    return repr(number)

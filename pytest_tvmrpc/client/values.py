@@ -6,7 +6,7 @@ from typing import Any
 
 from ..dlpack import OpaquePointer
 from ..errors import LocalProtocolError
-from ..runtime.words import number_of
+from ..runtime.words import bytes_of, number_of
 
 
 def plain(value: Any) -> Any:
@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
             )
         return value
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
+        return bytes_of(value)
     is_array = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
     if is_array and not isinstance(value, type) and getattr(value, "shape", None):
         raise LocalProtocolError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any, List, Tuple, Union
 
-from ..data_type import DataType
+from ..data_type import DataType, number_text
 from ..dlpack import Device, TensorRecord
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .values import MAX_VALUES, TensorResult
@@ -30,7 +30,9 @@ UINT64 = (1 << 64) - 1
 
 def no_such_int(value: int) -> LocalProtocolError:
     """The error for an integer that is too large for any packet."""
-    return LocalProtocolError(f"{value} does not fit into the 64 bits that the protocol has")
+    return LocalProtocolError(
+        f"{number_text(value)} does not fit into the 64 bits that the protocol has"
+    )
 
 
 def out_of_range(value: Any) -> LocalProtocolError:

@@ -37,6 +37,7 @@ from .values import value_of_word, values_at
 from .words import (
     Word,
     byte_array,
+    bytes_of,
     c_string,
     number_word,
     plain_word,
@@ -165,7 +166,7 @@ def owned_word(value: Any, depth: int = 0) -> Word:
     if isinstance(value, str):
         return text_word(TypeIndex.STR, TypeIndex.SMALL_STR, value.encode())
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return text_word(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes(value))
+        return text_word(TypeIndex.BYTES, TypeIndex.SMALL_BYTES, bytes_of(value))
     if isinstance(value, Tensor):
         return TypeIndex.TENSOR, 0, signed(_tensor_cell(value))
     if isinstance(value, NativeFunction) and value.handle:

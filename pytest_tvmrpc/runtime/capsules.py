@@ -104,7 +104,7 @@ def taken(source: Any) -> Tensor:
         source: has ``__dlpack__``, or is a capsule that nobody took yet.
 
     Raises:
-        TypeError: neither, or an element is less than a byte.
+        TypeError: neither, an element is less than a byte, or its library cannot share it.
         ValueError: the elements do not lie in C order without gaps, or there is no such tensor.
     """
     capsule = source if type(source).__name__ == "PyCapsule" else _asked(source)
@@ -142,6 +142,13 @@ def _asked(source: Any) -> Any:
             f"a {type(source).__name__} has no __dlpack__; make a tensor of it with tensor()"
         )
     try:
-        return source.__dlpack__(max_version=(1, 1))
-    except TypeError:  # a library from before DLPack 1.0
-        return source.__dlpack__()
+        try:
+            return source.__dlpack__(max_version=(1, 1))
+        except TypeError:  # a library from before DLPack 1.0
+            return source.__dlpack__()
+    except BufferError as error:
+        raise TypeError(
+            f"a {type(source).__name__} of dtype {getattr(source, 'dtype', None)} cannot be shared "
+            f"({error}); expected numbers or truth values in this machine's byte order, in memory "
+            "that can be shared; tensor() copies other numbers, and a list can hold texts"
+        ) from error

@@ -6,7 +6,7 @@ import math
 import sys
 from typing import Any, Optional, Tuple, Union
 
-from ..data_type import DataType, DataTypeCode
+from ..data_type import DataType, DataTypeCode, number_text
 from .words import number_of
 
 __all__ = ["FloatImm", "IntImm", "Scriptable", "const"]
@@ -45,12 +45,14 @@ class IntImm(int, Scriptable):
         kind = DataType(dtype)
         least, most = _integer_range(kind)
         number = _number(value)
-        if not math.isfinite(number) or int(number) != number:
+        if isinstance(number, float) and not number.is_integer():
             raise ValueError(
                 f"{value!r} does not fit into {kind}; expected an integer: round it first"
             )
         if not least <= number <= most:
-            raise ValueError(f"{value} does not fit into {kind}; expected {least} to {most}")
+            raise ValueError(
+                f"{number_text(number)} does not fit into {kind}; expected {least} to {most}"
+            )
         made = super().__new__(cls, number)
         made.dtype = kind
         return made
@@ -96,7 +98,9 @@ class FloatImm(float, Scriptable):
             raise ValueError(f"{kind} holds no real numbers; expected one of {', '.join(_LARGEST)}")
         number = _number(value)
         if math.inf > abs(number) > most:
-            raise ValueError(f"{value!r} does not fit into {kind}; its largest number is {most!r}")
+            raise ValueError(
+                f"{number_text(number)} does not fit into {kind}; its largest number is {most!r}"
+            )
         made = super().__new__(cls, number)
         made.dtype = kind
         return made

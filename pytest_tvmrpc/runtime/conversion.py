@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Any
+from typing import Any, Tuple
 
 from ..data_type import DataType
 from ..dlpack import Device as PlainDevice
 from .object import Object, ObjectConvertible, ShapeTuple, String
-from .words import number_word
+from .words import bytes_of, number_word
 
 __all__ = ["convert", "convert_to_object"]
 
@@ -35,6 +35,15 @@ def convert(value: Any, span: object = None) -> Any:
         ValueError: a number is none of 64 bits, containers are nested too deep, or an array is not
             contiguous.
     """
+    return _converted(value, ())
+
+
+def _converted(value: Any, path: Tuple[Any, ...]) -> Any:
+    """What a value becomes.
+
+    Args:
+        path: the positions and keys that lead to it, from the value that was given.
+    """
     if isinstance(value, str) and not isinstance(value, (String, DataType)):
         return String(value)
     if isinstance(value, _AS_THEY_ARE):
@@ -42,14 +51,14 @@ def convert(value: Any, span: object = None) -> Any:
     if isinstance(value, (list, tuple, dict)):
         from .containers import Array, Map
 
-        elements = _elements(value, 0)
+        elements = _elements(value, path)
         return Map(elements) if isinstance(value, dict) else Array(elements)
     if isinstance(value, (bytearray, memoryview)):
-        return bytes(value)
+        return bytes_of(value)
     if isinstance(value, ObjectConvertible):
         return value.asobject()
     is_array = hasattr(value, "__dlpack__")
-    if not is_array and number_word("the value", value) is not None:
+    if not is_array and number_word(_named(path), value) is not None:
         return value
     if callable(value) and not isinstance(value, type):
         from .function import PackedFunc
@@ -58,41 +67,48 @@ def convert(value: Any, span: object = None) -> Any:
     if is_array:
         from .tensor import from_dlpack
 
-        return from_dlpack(value)
+        try:
+            return from_dlpack(value)
+        except ValueError as error:
+            raise ValueError(f"{_named(path)}: {error}") from error
+        except TypeError as error:
+            raise TypeError(f"{_named(path)}: {error}") from error
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.dtype):
         from .arrays import data_type_of
 
         return data_type_of(value)
     raise TypeError(
-        f"a {type(value).__module__}.{type(value).__qualname__} cannot be converted; "
+        f"{_named(path)} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be "
+        "converted; "
         "expected None, a number, text, bytes, a data type, a device, a function, an array, "
         "a tensor, an object, or a list, tuple or dict of these"
     )
 
 
-def _elements(container: Any, depth: int) -> Any:
-    """A list, tuple or dict with what its elements become, for a container that is made of it.
+def _named(path: Tuple[Any, ...]) -> str:
+    """The value at a path, for messages."""
+    return "the value" + "".join(f"[{repr(step)[:80]}]" for step in path)
 
-    Args:
-        depth: how many others it is in.
-    """
+
+def _elements(container: Any, path: Tuple[Any, ...]) -> Any:
+    """A list, tuple or dict with what its elements become, for a container that is made of it."""
     from .calling import MAX_DEPTH
 
-    if depth >= MAX_DEPTH:
+    if len(path) >= MAX_DEPTH:
         raise ValueError(
             f"a {type(container).__name__} is more than {MAX_DEPTH} containers deep, or holds "
             "itself; expected fewer levels"
         )
 
-    def element(value: Any) -> Any:
+    def element(step: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple, dict)) and not isinstance(value, _AS_THEY_ARE):
-            return _elements(value, depth + 1)
-        return convert(value)
+            return _elements(value, (*path, step))
+        return _converted(value, (*path, step))
 
     if isinstance(container, dict):
-        return {convert(key): element(value) for key, value in container.items()}
-    return [element(value) for value in container]
+        return {convert(key): element(key, value) for key, value in container.items()}
+    return [element(*pair) for pair in enumerate(container)]
 
 
 def convert_to_object(value: Any, span: object = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..data_type import integer_of
+from ..data_type import integer_of, number_text
 
 __all__ = ["Object", "ObjectConvertible", "ObjectGeneric", "ShapeTuple", "String"]
 
@@ -62,7 +62,7 @@ class String(str):
     def __new__(cls, content: str) -> String:
         if not isinstance(content, str):
             raise TypeError(f"a String is made of a str, not of a {type(content).__name__}")
-        return super().__new__(cls, content)
+        return super().__new__(cls, str.__str__(content))  # of an enum's member, not its name
 
     def same_as(self, other: object) -> bool:
         """Whether the other is this very string."""
@@ -92,7 +92,7 @@ class ShapeTuple(tuple):  # type: ignore[type-arg]  # tuple[int, ...] is for Pyt
                 raise TypeError(f"a shape is a sequence of integers; {length!r} is none")
             lengths.append(number)
             if not -(1 << 63) <= lengths[-1] < 1 << 63:
-                raise ValueError(f"{lengths[-1]} in a shape is no 64-bit integer")
+                raise ValueError(f"{number_text(number)} in a shape is no 64-bit integer")
         return super().__new__(cls, lengths)
 
     def __getnewargs__(self) -> Any:

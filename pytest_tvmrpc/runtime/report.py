@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Type, Union
 
-from ..data_type import integer_of
+from ..data_type import integer_of, number_text
 
 __all__ = ["Count", "Duration", "Percent", "Ratio", "Report"]
 
@@ -79,9 +80,16 @@ class _Real(_Metric):
     def __init__(self, number: float) -> None:
         if isinstance(number, (str, bytes)) or not hasattr(number, "__float__"):
             raise TypeError(f"{number!r} is no {self._what}; expected a number")
-        self._number = float(number)
+        try:
+            self._number = float(number)
+        except OverflowError:
+            self._number = math.inf
         if not math.isfinite(self._number):
-            raise ValueError(f"{number!r} is no {self._what}; expected a finite number")
+            shown = number_text(number) if isinstance(number, int) else repr(number)
+            raise ValueError(
+                f"{shown} is no {self._what}; expected a finite number, at most "
+                f"{sys.float_info.max:g}"
+            )
 
     @property
     def number(self) -> float:
@@ -323,7 +331,10 @@ def _checked(where: str, given: Any) -> Entries:
             raise TypeError(
                 f"{where}[{name!r}] is {value!r}; expected a str, Count, Duration, Percent or Ratio"
             )
-    return {name: str(value) if isinstance(value, str) else value for name, value in given.items()}
+    return {
+        str.__str__(name): str.__str__(value) if isinstance(value, str) else value
+        for name, value in given.items()
+    }
 
 
 def _read(where: str, found: Any) -> Entries:

@@ -12,7 +12,7 @@ import operator
 import struct
 from typing import Any, Optional, Tuple, Union
 
-from ..data_type import DataType
+from ..data_type import DataType, number_text
 from ..dlpack import Device as PlainDevice
 from ..dlpack import OpaquePointer
 from ..errors import LibraryError
@@ -88,7 +88,9 @@ def number_of(value: Any) -> Union[bool, int, float, None]:
     if str(dtype).endswith("bool"):
         return bool(value)
     with contextlib.suppress(TypeError):
-        return operator.index(value)
+        return int.__int__(operator.index(value))  # before 3.10, an IntEnum stays one
+    if isinstance(value, float):
+        return float.__float__(value)  # the number it is, whatever a subclass says it is
     try:
         number = float(value) if hasattr(value, "__float__") else None
     except OverflowError:
@@ -122,7 +124,7 @@ def number_word(what: str, value: Any) -> Optional[Word]:
         return TypeIndex.FLOAT, 0, float_bits(number)
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(
-            f"{what} is {number}, which is no 64-bit integer; pass a float or a tensor"
+            f"{what} is {number_text(number)}, which is no 64-bit integer; pass a float or a tensor"
         )
     return TypeIndex.INT, 0, number
 
@@ -142,9 +144,14 @@ def c_string(what: str, value: str) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(encoded)
 
 
+def bytes_of(value: Bytes) -> bytes:
+    """The bytes that a value has, whatever a subclass says that they are."""
+    return value if type(value) is bytes else memoryview(value).tobytes()
+
+
 def byte_array(value: Bytes) -> Tuple[TVMFFIByteArray, ctypes.Array[ctypes.c_char]]:
     """A description of a copy of bytes, and the copy, which must live as long."""
-    content = bytes(value)
+    content = bytes_of(value)
     memory = ctypes.create_string_buffer(content, max(len(content), 1))
     return TVMFFIByteArray(ctypes.addressof(memory), len(content)), memory
 

@@ -22,7 +22,7 @@ from ..runtime.handles import HandleError, HandleTable
 from ..runtime.module import Module
 from ..runtime.object import Object, ShapeTuple
 from ..runtime.tensor import Tensor
-from ..runtime.words import number_of
+from ..runtime.words import bytes_of, number_of
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -134,10 +134,12 @@ class LocalSession:
             return result
         if isinstance(result, str):
             return str.__str__(result)  # of an enum's member, str() would be its name
-        for kind in (int, float, bytes):
-            if isinstance(result, kind):  # a subclass, such as an enum's member
-                convert: Callable[[Any], Any] = kind
-                return convert(result)
+        if isinstance(result, int):
+            return int.__int__(result)
+        if isinstance(result, float):
+            return float.__float__(result)
+        if isinstance(result, (bytes, bytearray)):
+            return bytes_of(result)
         if hasattr(result, "dtype") and getattr(result, "shape", None) == ():  # one of NumPy's
             return _element_of(result)
         if isinstance(result, (list, tuple, dict, ShapeTuple)):

@@ -10,7 +10,7 @@ import enum
 import fractions
 import math
 import struct
-from typing import Any, Dict, Iterator
+from typing import TYPE_CHECKING, Any, Dict, Iterator
 
 import numpy as np
 import pytest
@@ -18,10 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pytest_tvmrpc import rpc
+from pytest_tvmrpc import rpc, runtime
 from pytest_tvmrpc.errors import LocalProtocolError
 from pytest_tvmrpc.protocol.dialect import FFI, LEGACY
 from pytest_tvmrpc.runtime.words import number_of
+from pytest_tvmrpc.session.environment import Environment
+from pytest_tvmrpc.session.local import LocalSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(name="echo", params=["ffi", "legacy", "here"])
@@ -42,6 +47,47 @@ class Whole(enum.IntEnum):
 
 class Name(str, enum.Enum):
     A = "a"
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "another"
+
+
+class Number(int):
+    def __int__(self) -> int:
+        return 99
+
+    __index__ = __int__
+
+
+class Real(float):
+    def __float__(self) -> float:
+        return 99.0
+
+    def __repr__(self) -> str:
+        return "another"
+
+
+class Content(bytes):
+    def __bytes__(self) -> bytes:
+        return b"another"
+
+
+class Bytes(bytearray):
+    def __bytes__(self) -> bytes:
+        return b"another"
+
+
+OF_SUBCLASSES: Dict[str, Any] = {
+    "Name": (Name.A, "a"),
+    "Text": (Text("a"), "a"),
+    "Whole": (Whole.ONE, 1),
+    "Number": (Number(3), 3),
+    "Real": (Real(1.5), 1.5),
+    "Content": (Content(b"a"), b"a"),
+    "Bytes": (Bytes(b"a"), b"a"),
+}
 
 
 EXACT: Dict[str, Any] = {
@@ -76,6 +122,18 @@ def test_what_arrives(echo: Any, value: Any, expected: Any) -> None:
     assert type(answer) is type(expected)
 
 
+@pytest.mark.parametrize(("value", "expected"), OF_SUBCLASSES.values(), ids=OF_SUBCLASSES)
+def test_subclasses(echo: Any, value: Any, expected: Any, tmp_path: Path) -> None:
+    """What they hold counts, not what they say of themselves: in arguments, containers, results."""
+    made = runtime.convert([value, (value,)])
+    plain = [echo(value), runtime.Array([value])[0], made[0], made[1][0]]
+    if not isinstance(value, bytearray):
+        plain += [*runtime.Map({value: 1}), *runtime.convert({value: 1})]
+    serving = LocalSession(Environment(str(tmp_path)))
+    plain.append(serving.call(serving.handles.put(runtime.PackedFunc(lambda: value)), []))
+    assert [(type(each), each) for each in plain] == [(type(expected), expected)] * len(plain)
+
+
 @pytest.mark.parametrize("value", [True, False, np.bool_(True), np.array(False)])
 def test_truth(echo: Any, value: Any) -> None:
     """A bool stays one where the dialect has any; up to TVM 0.20 it was an integer."""
@@ -93,6 +151,7 @@ REFUSED: Dict[str, Any] = {
     "uint64 of 2**63": np.uint64(2**63),
     "int of 65 bits": 2**64,
     "int beyond floats": 10**400,
+    "int of too many digits to write": 10**5000,
     "Fraction beyond floats": fractions.Fraction(10**400),
     "longdouble": np.longdouble("0.1"),
     "Fraction": fractions.Fraction(1, 3),

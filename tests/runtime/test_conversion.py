@@ -93,7 +93,9 @@ def test_containers_that_are_too_deep() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [2**63, -(2**63) - 1, 2**70, Fraction(1, 3), np.uint64(2**63)], ids=itertools.count()
+    "value",
+    [2**63, -(2**63) - 1, 10**5000, Fraction(1, 3), np.uint64(2**63)],
+    ids=itertools.count(),
 )
 def test_numbers_beyond_64_bits(value: Any) -> None:
     """They are refused, by themselves and within a container."""
@@ -110,3 +112,28 @@ def test_what_cannot_be_converted(value: Any) -> None:
     for given in (value, [value], {"a": (value,)}):
         with pytest.raises(TypeError, match="cannot be converted"):
             convert(given)
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([None]), np.zeros(1, "M8[s]")])
+def test_arrays_of_no_numbers(array: Any) -> None:
+    """The error names the type of their elements, and what would do."""
+    for function in (convert, runtime.from_dlpack):
+        with pytest.raises(TypeError, match=r"ndarray of dtype .*expected numbers") as caught:
+            function(array)
+        assert str(array.dtype) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (np.arange(6).reshape(2, 3).T, ValueError),
+        (np.array(["a"]), TypeError),
+        (object(), TypeError),
+        (10**400, ValueError),
+    ],
+    ids=["gaps", "texts", "object", "number"],
+)
+def test_errors_name_the_element(value: Any, error: Any) -> None:
+    """By the positions and keys that lead to it."""
+    with pytest.raises(error, match=r"the value\[0\]\['a'\]\[2\]"):
+        convert([{"a": (1, 2, value)}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import gc
 import itertools
 import os
@@ -53,7 +54,7 @@ def test_device_numbers_count_from_zero():
     for arguments in (("cpu", -1), (-1, 0), (0, 0)):
         with pytest.raises(ValueError, match="counted from 0"):
             runtime.device(*arguments)
-    with pytest.raises(ValueError, match="counted from 0"):
+    with pytest.raises(ValueError, match=r"^device 'cuda' number -1: .*counted from 0"):
         runtime.cuda(-1)
 
 
@@ -153,6 +154,7 @@ def test_targets_that_are_enabled():
         assert runtime.enabled(name) is here
     target = types.SimpleNamespace(kind=types.SimpleNamespace(name="cuda"))
     assert runtime.enabled(target) is runtime.enabled("cuda")
+    assert runtime.enabled(enum.Enum("Target", {"OURS": "llvm"}, type=str).OURS) is True
     for nonsense in ("", "nope", 5, {}, None):
         with pytest.raises(ValueError, match=r"Unknown target .*; expected one of cpu, .*rpc$"):
             runtime.enabled(nonsense)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import pickle
 from typing import Any, Dict, List
@@ -52,6 +53,11 @@ REPORT = Report(
     },
     {"Executor": "VM", "Number of threads": Count(4)},
 )
+
+
+class Word(str, enum.Enum):
+    NAME = "Name"
+
 
 HEAD = "Name        Duration (us)  Percent  Device  Count         Argument Shapes  \n"
 SUMS = (
@@ -232,11 +238,18 @@ def test_what_a_report_is_not_made_of(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Duration, Percent, Ratio])
-@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 10**400, -(10**5000)], ids=range(4))
 def test_numbers_that_no_file_can_hold(kind: Any, number: float) -> None:
     """They are refused: JSON has none."""
-    with pytest.raises(ValueError, match="expected a finite number"):
+    with pytest.raises(ValueError, match="expected a finite number") as caught:
         kind(number)
+    assert len(str(caught.value)) < 150
+
+
+def test_texts_of_an_enum() -> None:
+    """They are their characters, not the members' names."""
+    made = Report([{Word.NAME: Word.NAME}], {}, {})
+    assert made.json() == Report([{"Name": "Name"}], {}, {}).json()
 
 
 def test_metrics() -> None:

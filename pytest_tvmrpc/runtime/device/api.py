@@ -11,7 +11,7 @@ import enum
 from typing import TYPE_CHECKING, Any, List, Optional, Protocol, Tuple, Type, TypeVar
 
 from ... import dlpack
-from ...data_type import DataType, DataTypeCode, integer_of
+from ...data_type import DataType, DataTypeCode, integer_of, number_text
 from ...errors import DeviceError
 from .kinds import apis, find_api, kind_name
 
@@ -355,7 +355,7 @@ def _stream(value: Any) -> int:
         TypeError: it is no integer.
     """
     number = integer_of(value)
-    if number is None or isinstance(value, bool):
+    if number is None:
         raise TypeError(f"{value!r} is no stream; expected what create_raw_stream returned, or 0")
     return number
 
@@ -366,5 +366,5 @@ def _int32(name: str, value: Any) -> int:
     if number is None:
         raise TypeError(f"{name} is {value!r}; expected an integer")
     if not -(1 << 31) <= number < 1 << 31:
-        raise ValueError(f"{name} is {number}; expected an integer of 32 bits")
+        raise ValueError(f"{name} is {number_text(number)}; expected an integer of 32 bits")
     return number

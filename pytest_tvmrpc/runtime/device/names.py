@@ -10,7 +10,7 @@ from ... import dlpack
 from ...dlpack import DeviceType
 from ...errors import DeviceError
 from .api import Device
-from .kinds import find_api
+from .kinds import find_api, kind_name
 
 __all__ = [
     "Device",
@@ -51,7 +51,10 @@ def device(dev_type: Union[str, int], dev_id: int = 0) -> Device:
         dev_id = int(number) if colon else dev_id
     found = Device(kind, dev_id)  # type: ignore[arg-type]  # a kind by its name is a number by now
     if found.device_id < 0 or found.device_type < 1:
-        raise ValueError(f"device {dev_type!r} number {dev_id}: devices are counted from 0")
+        name = kind_name(found.device_type) or str(found.device_type)
+        raise ValueError(
+            f"device {name!r} number {found.device_id}: devices are counted from 0, kinds from 1"
+        )
     return found
 
 
@@ -122,7 +125,8 @@ def _kind_of(target: Any) -> str:
     if isinstance(target, Mapping):
         target = target.get("kind", "")
     kind = getattr(target, "kind", target)
-    return (str(getattr(kind, "name", kind)).split() or [""])[0]
+    name = kind if isinstance(kind, str) else str(getattr(kind, "name", kind))
+    return (name.split() or [""])[0]
 
 
 def cpu(dev_id: int = 0) -> Device:
