@@ -21,8 +21,9 @@ from pytest_tvmrpc.runtime.toolchain import compile_library
 from .farms import ACTS, Farm
 
 PLUGIN = "pytest_tvmrpc.plugin"
-OTHERS = ("rerunfailures", "timeout", "html", "randomly", "pytest_cov")
-"""Plugins that may be installed, and are left out unless a test is about them."""
+OTHERS = ("rerunfailures", "timeout", "html", "randomly", "pytest_cov", "hypothesispytest")
+"""Plugins that may be installed, and are left out unless a test is about them. (Hypothesis takes a
+third of the time in which a pytest starts.)"""
 KEPT = ("PYTEST_TVMRPC_GUARD", "PYTEST_TVMRPC_TEST_TIMEOUT_FACTOR")  # of the outer run
 
 Run = Callable[..., pytest.RunResult]
