@@ -160,7 +160,7 @@ def test_containers_are_objects_of_the_runtime(library: LibraryModule) -> None:
     del made, value
     gc.collect()
     assert len(abi._cells) == before
-    with pytest.raises(TypeError, match=r"builtins\.object cannot be converted"):
+    with pytest.raises(TypeError, match=r"builtins\.object, which cannot be converted"):
         library["echo"]([object()])
 
 
