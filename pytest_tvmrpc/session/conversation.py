@@ -13,6 +13,7 @@ import functools
 import os
 import threading
 import time
+import weakref
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -109,7 +110,8 @@ class Conversation:
         self._recv_into = channel.recv_into
         self._send_once: Callable[[Buffer], int] = refuse_early
         self._is_leaving = False
-        self._harmless: Optional[Exception] = None
+        # Weak, as its traceback holds the session, which would never be given up.
+        self._harmless: Callable[[], Optional[Exception]] = lambda: None
         self._waiting = self.later.queue
         self._owing = Owing()
         self._owed = self._owing.queue
@@ -224,7 +226,7 @@ class Conversation:
                 except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
                     raise
                 except RemoteError as error:  # the answers to the others have to be taken, too
-                    if error is not self._harmless:
+                    if error is not self._harmless():
                         raise
                     self._owing.keep(error)
             self._owed += behind
@@ -386,10 +388,11 @@ class Conversation:
             refuse(self.channel.peer, self.closed_because)
         step = STEPS[self.state].get(packet[CODE_AT])
         if step is None or step.refusal:
-            self._harmless = LocalProtocolError(
+            refused = LocalProtocolError(
                 step.refusal if step else illegal(self.state, packet[CODE_AT])
             )
-            raise self._harmless
+            self._harmless = weakref.ref(refused)
+            raise refused
 
     # What is owed
 
@@ -414,7 +417,7 @@ class Conversation:
         except RPCSessionTimeoutError:  # which ended the session: nothing comes after it
             raise
         except RemoteError as error:
-            if error is not self._harmless:
+            if error is not self._harmless():
                 raise
             if isinstance(owed, Pending):
                 owed.fail(error)
@@ -428,7 +431,7 @@ class Conversation:
         late, self._owing.late = self._owing.late, None
         if late is not None:
             self.rest_to(len)
-            self._harmless = late
+            self._harmless = weakref.ref(late)
             raise late
 
     def _send_unsent(self) -> None:
@@ -475,7 +478,7 @@ class Conversation:
             raised = remote_error(str(text[0]))
             if isinstance(raised, RPCSessionTimeoutError):
                 self.end(str(raised), raised)
-            self._harmless = raised
+            self._harmless = weakref.ref(raised)
             raise raised
         if code == RPCCode.SHUTDOWN:
             raise ConnectionLostError(
@@ -527,7 +530,7 @@ class Conversation:
         """
         cause = of_connection(error)
         if cause is None:
-            if error is not self._harmless and self.state is not State.OPENED:
+            if error is not self._harmless() and self.state is not State.OPENED:
                 is_broken = isinstance(error, ProtocolError)
                 why = str(error) if is_broken else f"it was interrupted in {doing} ({error!r})"
                 self.end(why, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import weakref
 from typing import Any, Callable, Dict, Iterator, List
 
 import numpy as np
@@ -188,3 +189,16 @@ def test_closing_within_a_request(
     assert remote.closed
     assert not remote.lost
     remote.close()
+
+
+def test_a_session_whose_last_request_failed_is_given_up(server: rpc.Server) -> None:
+    """Without a close: its error, whose traceback leads to the session, does not keep it."""
+    remote = rpc.connect("127.0.0.1", server.port)
+    addone = remote.get_function("rpc.test.addone")
+    with pytest.raises(RemoteError):
+        addone("no number")
+    reference = weakref.ref(remote)
+    with pytest.warns(ResourceWarning, match="was dropped while it was open"):  # noqa: PT031
+        del remote, addone
+        gc.collect()
+    assert reference() is None
