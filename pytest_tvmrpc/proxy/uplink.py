@@ -231,7 +231,7 @@ class Uplinks:
             LocalProtocolError: it has no key, or one that cannot be one.
         """
         if not key:
-            raise LocalProtocolError("a server that a tracker shall know needs a key")
+            raise LocalProtocolError("a server registers at a tracker under a key; it has none")
         # Not shown in summaries, as the name does not start with "server:"; but with a name, the
         # tracker forgets the offer when the connection closes.
         registration = Registration(f"proxied:{key}", self._port, key, entropy=os.urandom)

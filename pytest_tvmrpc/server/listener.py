@@ -99,7 +99,7 @@ class Greeting:
         return is_there
 
 
-class Reception:
+class WaitingClients:
     """The clients of a server that have no session yet.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Set
 
 from .directory import find_abandoned, make_directory
 from .ending import Endings
-from .listener import Reception
+from .listener import WaitingClients
 from .output import SessionOutput
 from .process import STAGE, Plan, Serve, last_packet, preload, serve_session
 from .strays import Strays
@@ -72,7 +72,7 @@ class Supervisor:
         self.forget = self._watching.forget
         self._worker: Optional[Worker] = None
         self._endings = Endings(self)
-        self._reception = Reception(
+        self._clients = WaitingClients(
             listener, self, config.handshake_s, self._fits, self._serve_next, self._endings.add
         )
         self._strays = Strays()
@@ -104,7 +104,7 @@ class Supervisor:
     def run(self) -> None:
         """Serves until SIGTERM, SIGINT, or the end of the process that started us."""
         with self._signals():
-            self._reception.open()
+            self._clients.open()
             if self._parent_fd is not None:
                 self.watch(self._parent_fd, _READ, self._stop)
             if self._tracker is None and self._proxy is None:
@@ -144,7 +144,7 @@ class Supervisor:
     def descriptors(self) -> List[int]:
         """What a process that we fork must not keep open."""
         session = self._worker.descriptors() if self._worker is not None else []
-        return [*self._watching, *self._reception.descriptors(), *session, self._wakeup[1]]
+        return [*self._watching, *self._clients.descriptors(), *session, self._wakeup[1]]
 
     def errand(self, pid: int) -> None:
         """A process that we forked for something else than a session; it will be reaped."""
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         if self._worker is not None:
-            if self._reception.has_waiting:
+            if self._clients.has_waiting:
                 self._worker.limit_opening(_OPENING_S)
             self._worker.tick(now, self._config.stop_s)
             if self._worker.state is WorkerState.STRAYS:
@@ -162,7 +162,7 @@ class Supervisor:
         elif self._config.unused_s and now >= self._free_since + self._config.unused_s:
             self._report(f"no client came for {self._config.unused_s:g} s, which is the timeout")
             self._should_exit = True
-        for part in (self._reception, self._tracker, self._proxy, self._endings):
+        for part in (self._clients, self._tracker, self._proxy, self._endings):
             if part is not None:
                 part.tick(now)
 
@@ -173,7 +173,7 @@ class Supervisor:
             due.append(self._worker.next_wakeup() or now + 3600)
         elif self._config.unused_s:
             due.append(self._free_since + self._config.unused_s)
-        parts = (self._reception, self._tracker, self._proxy, self._endings)
+        parts = (self._clients, self._tracker, self._proxy, self._endings)
         due += [part.next_wakeup(now) for part in parts if part is not None]
         # A client may ask for a limit of 1e300 seconds; poll() takes an int of C.
         return max(0, int(min(min(due) - now, 3600.0) * 1000) + 1)
@@ -226,7 +226,7 @@ class Supervisor:
     def _serve_next(self) -> None:
         """Gives the device to the first who waits, if it is free."""
         while self._worker is None:
-            greeting = self._reception.take()
+            greeting = self._clients.take()
             if greeting is None:
                 return
             if greeting.admit(self._config.key):
@@ -379,7 +379,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """Ends the session in a bounded time, and closes what is open."""
-        self._reception.dismiss()
+        self._clients.dismiss()
         worker = self._worker
         if worker is not None:
             ended = Verdict("the server ended", "SessionCrashedError: the server was ended")
@@ -392,4 +392,4 @@ class Supervisor:
             if link is not None:
                 link.close()
         self._endings.close()
-        self._reception.close()
+        self._clients.close()
