@@ -61,9 +61,10 @@ typedef int (*TVMFFISafeCallType)(void *self, const TVMFFIAny *args, int32_t num
 
 typedef struct {
   TVMFFIObject object;
-  TVMFFISafeCallType safe_call;
+  TVMFFISafeCallType safe_call; /* gets the function object itself */
   void *cpp_call;
-  void *self; /* what safe_call gets; ours, behind what TVM knows */
+  TVMFFISafeCallType call; /* ours, behind what TVM knows: what `safe_call` calls with `self` */
+  void *self;
   void (*end_self)(void *self);
 } mrpc_function;
 
@@ -117,6 +118,11 @@ int mrpc_raise(const char *kind, const char *format, ...) MRPC_PRINTF(2, 3);
  * MRPC_MAX_TEXT bytes and a NUL; malloc'ed, never NULL. */
 char *mrpc_take_error(size_t *nbytes);
 enum { MRPC_MAX_TEXT = 64 * 1024 };
+
+/* A library's constructors run between these, on one thread: what they may not register is raised by
+ * mrpc_loading_end (-1), since an error within would end the process. */
+void mrpc_loading_begin(void);
+int mrpc_loading_end(void);
 
 /* The key of a type by its index ("ffi.Array"), or NULL. */
 const char *mrpc_type_key(int32_t type_index);
