@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Type
 
-from pytest_tvmrpc.dlpack import MAX_NDIM, ArgTypeCode, DeviceType, TypeIndex
+from pytest_tvmrpc.data_type import DataType
+from pytest_tvmrpc.dlpack import (
+    MAX_NDIM,
+    ArgTypeCode,
+    Device,
+    DeviceType,
+    OpaquePointer,
+    TensorRecord,
+    TypeIndex,
+)
 from pytest_tvmrpc.protocol import codes, handshake, requests
 from pytest_tvmrpc.protocol.framing import MAX_PACKET
 from pytest_tvmrpc.protocol.values import MAX_VALUES
@@ -40,6 +49,19 @@ _NUMBERS: Dict[str, int] = {
 
 _STATES = list(requests.State)
 
+_KINDS: Dict[type, str] = {
+    str: "TEXT",
+    OpaquePointer: "POINTER",
+    Device: "DEVICE",
+    int: "INT",
+    DataType: "DTYPE",
+    TensorRecord: "TENSOR",
+    type(None): "NULL",
+}
+"""The types of values, and what wire.h calls them."""
+
+_MOST_ARGUMENTS = 4
+
 
 def header() -> str:
     """The whole file."""
@@ -60,7 +82,15 @@ def header() -> str:
         lines += ["", "enum {"]
         lines += [f"  MRPC_{prefix}_{member.name} = {member.value:d}," for member in numbers]
         lines.append("};")
-    return "\n".join([*lines, "", *_requests(), "", "#endif /* MRPC_NUMBERS_H_ */", ""])
+    lines += ["", "/* ROW(code, name) of every packet */"]
+    lines += _macro("CODES", [f"ROW({code.value:d}, {code.name})" for code in codes.RPCCode])
+    lines += ["", *_requests(), "", *_arguments()]
+    return "\n".join([*lines, "", "#endif /* MRPC_NUMBERS_H_ */", ""])
+
+
+def _macro(name: str, rows: List[str]) -> List[str]:
+    """A table, as a macro for whoever defines what ROW is."""
+    return [f"#define MRPC_{name}(ROW) \\", " \\\n".join(f"  {row}" for row in rows)]
 
 
 def _requests() -> List[str]:
@@ -75,7 +105,6 @@ def _requests() -> List[str]:
     lines += [
         "",
         "/* ROW(code, name, body, answer, required values, all values, legal states) */",
-        "#define MRPC_REQUESTS(ROW) \\",
     ]
     rows = []
     for row in requests.ROWS:
@@ -83,10 +112,26 @@ def _requests() -> List[str]:
         bits = " | ".join(f"MRPC_STATE_{name}" for name in states)
         values = len(row.arguments) + len(row.more)
         rows.append(
-            f"  ROW({row.code:d}, {row.code.name}, MRPC_BODY_{row.body.name}, "
+            f"ROW({row.code:d}, {row.code.name}, MRPC_BODY_{row.body.name}, "
             f"MRPC_ANSWER_{row.answer.name}, {row.required}, {values}, {bits})"
         )
-    return [*lines, " \\\n".join(rows)]
+    return lines + _macro("REQUESTS", rows)
+
+
+def _arguments() -> List[str]:
+    """Of which kinds the values of each request are, as sets of bits."""
+    rows = []
+    for row in requests.ROWS:
+        values = row.arguments + row.more
+        if values:
+            sets = [" | ".join(f"1 << MRPC_{_KINDS[kind]}" for kind in one.types) for one in values]
+            sets += ["0"] * (_MOST_ARGUMENTS - len(values))
+            rows.append(f"ROW({row.code:d}, {len(row.arguments)}, {', '.join(sets)})")
+    return [
+        "/* ROW(code, values that clients of TVM send, kinds of the first value, of the second, of",
+        " * the third, of the fourth) of the requests that have any; a kind is a bit. */",
+        *_macro("ARGUMENTS", rows),
+    ]
 
 
 if __name__ == "__main__":

@@ -125,6 +125,31 @@ enum {
   MRPC_DEVICE_TRN = 18,
 };
 
+/* ROW(code, name) of every packet */
+#define MRPC_CODES(ROW) \
+  ROW(0, NONE) \
+  ROW(1, SHUTDOWN) \
+  ROW(2, INIT_SERVER) \
+  ROW(3, CALL_FUNC) \
+  ROW(4, RETURN) \
+  ROW(5, EXCEPTION) \
+  ROW(6, COPY_FROM_REMOTE) \
+  ROW(7, COPY_TO_REMOTE) \
+  ROW(8, COPY_ACK) \
+  ROW(9, GET_GLOBAL_FUNC) \
+  ROW(10, FREE_HANDLE) \
+  ROW(11, DEV_SET_DEVICE) \
+  ROW(12, DEV_GET_ATTR) \
+  ROW(13, DEV_ALLOC_DATA) \
+  ROW(14, DEV_FREE_DATA) \
+  ROW(15, DEV_STREAM_SYNC) \
+  ROW(16, COPY_AMONG_REMOTE) \
+  ROW(17, DEV_ALLOC_DATA_WITH_SCOPE) \
+  ROW(18, DEV_CREATE_STREAM) \
+  ROW(19, DEV_FREE_STREAM) \
+  ROW(20, DEV_SET_STREAM) \
+  ROW(21, DEV_GET_CURRENT_STREAM)
+
 /* The states of a conversation, as bits. */
 enum {
   MRPC_STATE_OPENED = 1,
@@ -155,5 +180,23 @@ enum { MRPC_ANSWER_NOTHING, MRPC_ANSWER_VOID, MRPC_ANSWER_POINTER, MRPC_ANSWER_A
   ROW(19, DEV_FREE_STREAM, MRPC_BODY_VALUES, MRPC_ANSWER_VOID, 2, 2, MRPC_STATE_READY) \
   ROW(20, DEV_SET_STREAM, MRPC_BODY_VALUES, MRPC_ANSWER_VOID, 2, 2, MRPC_STATE_READY) \
   ROW(21, DEV_GET_CURRENT_STREAM, MRPC_BODY_VALUES, MRPC_ANSWER_POINTER, 1, 1, MRPC_STATE_READY)
+
+/* ROW(code, values that clients of TVM send, kinds of the first value, of the second, of
+ * the third, of the fourth) of the requests that have any; a kind is a bit. */
+#define MRPC_ARGUMENTS(ROW) \
+  ROW(2, 1, 1 << MRPC_TEXT, 0, 0, 0) \
+  ROW(9, 1, 1 << MRPC_TEXT, 0, 0, 0) \
+  ROW(10, 1, 1 << MRPC_POINTER, 0, 0, 0) \
+  ROW(11, 1, 1 << MRPC_DEVICE, 0, 0, 0) \
+  ROW(12, 2, 1 << MRPC_DEVICE, 1 << MRPC_INT, 0, 0) \
+  ROW(13, 4, 1 << MRPC_DEVICE, 1 << MRPC_INT, 1 << MRPC_INT, 1 << MRPC_DTYPE) \
+  ROW(14, 2, 1 << MRPC_DEVICE, 1 << MRPC_POINTER, 0, 0) \
+  ROW(15, 2, 1 << MRPC_DEVICE, 1 << MRPC_POINTER, 0, 0) \
+  ROW(16, 3, 1 << MRPC_TENSOR, 1 << MRPC_TENSOR, 1 << MRPC_POINTER, 0) \
+  ROW(17, 2, 1 << MRPC_TENSOR, 1 << MRPC_TEXT | 1 << MRPC_NULL, 1 << MRPC_POINTER, 0) \
+  ROW(18, 1, 1 << MRPC_DEVICE, 0, 0, 0) \
+  ROW(19, 2, 1 << MRPC_DEVICE, 1 << MRPC_POINTER, 0, 0) \
+  ROW(20, 2, 1 << MRPC_DEVICE, 1 << MRPC_POINTER, 0, 0) \
+  ROW(21, 1, 1 << MRPC_DEVICE, 0, 0, 0)
 
 #endif /* MRPC_NUMBERS_H_ */

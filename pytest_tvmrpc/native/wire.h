@@ -1,6 +1,7 @@
 /* The RPC protocol as bytes, in both dialects. No system calls, no allocation: the caller owns all
  * memory. Readers return the number of bytes they took, MRPC_PARTIAL when more are needed, or
- * MRPC_ERROR with the reason in `why`. Nothing here reads past the bytes it is given. */
+ * MRPC_ERROR with the reason in `why`, which may be NULL. Nothing here reads past the bytes it is
+ * given. */
 #ifndef MRPC_WIRE_H_
 #define MRPC_WIRE_H_
 
@@ -73,7 +74,7 @@ typedef struct {
   mrpc_value *values;
   int most_values; /* MRPC_MAX_VALUES is always enough */
   mrpc_record *records;
-  int most_records; /* as many as there are tensors */
+  int most_records; /* as many as there are tensors, each of which takes 36 bytes or more */
   int count;        /* values that were read */
   int is_pending;   /* the last value is a text or bytes, of which a part has not arrived */
 } mrpc_sequence;
@@ -88,13 +89,15 @@ int64_t mrpc_read_head(const uint8_t *in, size_t nbytes, int32_t *code, uint64_t
 
 /* Sequences */
 
-/* The number of values that a sequence says it has, 0 to MRPC_MAX_VALUES, or MRPC_ERROR. */
+/* The number of values that a sequence says it has, 0 to MRPC_MAX_VALUES, or MRPC_ERROR. Most of
+ * them may not be there: it has less than nbytes / 4. */
 int mrpc_count_values(const uint8_t *in, size_t nbytes, char *why);
 
 /* A whole packed sequence of exactly `nbytes`; returns nbytes or MRPC_ERROR.
  *
  * `missing` bytes of the packet have not arrived yet: only a last text or bytes value may reach into
- * them (is_pending is 1 then); any other value that does is MRPC_PARTIAL. */
+ * them (is_pending is 1 then); any other value that does is MRPC_PARTIAL. After a failure, the
+ * values are not to be looked at. */
 int64_t mrpc_read_values(mrpc_dialect dialect, const uint8_t *in, size_t nbytes, uint64_t missing,
                          mrpc_sequence *sequence, char *why);
 
@@ -108,16 +111,18 @@ int mrpc_dialect_of(int32_t code, const uint8_t *body, size_t nbytes, uint64_t m
                     mrpc_dialect *likely, char *why);
 
 /* Answers; `out` is the caller's, with room for MRPC_ANSWER bytes. Each returns the bytes written,
- * of a whole packet or of all of it that comes before `nbytes` bytes of content. */
+ * of a whole packet or of all of it that comes before `nbytes` bytes of content; 0 if the dialect has
+ * no such value: a data type that TVM up to 0.20 did not know, or a text with a NUL in it. */
 
-enum { MRPC_ANSWER = 512 };
+enum { MRPC_ANSWER = 640 };
 
 /* InitServer is answered with no values, which both dialects accept. */
 size_t mrpc_return_nothing(uint8_t *out);
 size_t mrpc_return_void(mrpc_dialect dialect, uint8_t *out);
 /* The answer of a request of values: one value, of a kind up to DEVICE, or a TEXT that fits. */
 size_t mrpc_return_value(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value);
-/* The result of a call. Of a TEXT or BYTES only what comes before the content; a TENSOR has
+/* The result of a call. Of a TEXT or BYTES only what comes before the content (of BYTES, it need not
+ * be there yet); a TENSOR has
  * `tensor`, the handle of the tensor itself besides that of its memory; an OBJECT has
  * `type_index`, its own in the FFI dialect. */
 size_t mrpc_return_result(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value,
@@ -141,6 +146,10 @@ size_t mrpc_write_reply(uint8_t *out, int32_t reply, const char *key);
 /* What a server says first to a proxy; room likewise. */
 size_t mrpc_write_server_hello(uint8_t *out, const char *key);
 
+/* Makes of any bytes a text that every client takes: whatever is NUL, or not UTF-8, becomes a
+ * question mark. To be done with the text of an Exception. */
+void mrpc_clean_text(uint8_t *text, size_t nbytes);
+
 /* Names of packets, for messages; NULL for a code that is none. */
 const char *mrpc_code_name(int32_t code);
 
@@ -150,8 +159,9 @@ uint64_t mrpc_get_u64(const uint8_t *in);
 void mrpc_put_u32(uint8_t *out, uint32_t number);
 void mrpc_put_u64(uint8_t *out, uint64_t number);
 
-/* The bytes of so many elements of a type; -1 if they are more than fit into 63 bits. Types of less
- * than 8 bits: packed in the FFI dialect, whole bytes in the legacy one. */
+/* The bytes of so many elements of a type; -1 if their bits are more than 63 bits count, if a length
+ * is negative, or if elements of the type have no size. Types of less than 8 bits: packed in the FFI
+ * dialect, whole bytes in the legacy one, and of uint1, which was bool up to 0.22, in both. */
 int64_t mrpc_nbytes_of(mrpc_dialect dialect, mrpc_dtype dtype, const int64_t *shape, int32_t ndim);
 
 #endif /* MRPC_WIRE_H_ */
