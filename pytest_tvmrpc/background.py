@@ -30,6 +30,7 @@ from typing import (
 from . import network
 from .errors import StartError
 from .owners import not_copied
+from .processes import how_ended
 
 if TYPE_CHECKING:
     import argparse
@@ -185,16 +186,7 @@ class Program:
     def ended(self) -> Optional[str]:
         """How the child ended (``exited with 3``, ``was killed by SIGKILL``); None: it runs."""
         code = None if self._process is None else self._process.poll()
-        if code is None:
-            return None
-        if code >= 0:
-            return f"exited with {code}"
-        import signal
-
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+        return None if code is None else how_ended(code)
 
     def terminate(self) -> None:
         """End the child and wait for it: politely for 5 s, then its whole process group at once."""

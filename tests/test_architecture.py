@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pytest_tvmrpc"
 
 LAYERS = [
-    {"errors", "data_type", "owners", "__init__"},
+    {"errors", "data_type", "owners", "processes", "__init__"},
     {"dlpack"},
     {"protocol", "runtime", "network"},
     {"session", "accepting", "arguments", "background"},
@@ -43,8 +43,8 @@ PYTEST_SIDE = {
 STACK = set().union(*LAYERS[2:6])
 
 ON_A_BOARD = {
-    *("__init__", "errors", "owners", "data_type", "dlpack", "network", "arguments", "background"),
-    *("protocol", "runtime", "session", "server"),
+    *("__init__", "errors", "owners", "processes", "data_type", "dlpack", "network", "arguments"),
+    *("background", "protocol", "runtime", "session", "server"),
 }
 """Runs on a bare Python 3.8; so do the programs in exec/."""
 
@@ -188,6 +188,8 @@ def test_vows(path):
     forbidden = IMPURE if relative in PURE else FORBIDDEN.get(unit_of(path), set())
     if relative == "server/process.py":
         forbidden = forbidden - {"threading"}  # after the fork: only the parent has one thread
+    if relative == "session/program.py":
+        forbidden = forbidden - {"subprocess"}  # the session is with a program that it starts
     if relative == "server/callback.py":
         forbidden = forbidden - {"cloudpickle"}  # where a server is started, which is no board
     wrong = [

@@ -53,6 +53,7 @@ DOCUMENTED = {
     "no_fork server_init_callback reuse_addr timeout",
     "connect": "url port key session_timeout session_constructor_args enable_logging",
     "connect_tracker": "url port",
+    "PopenSession": "binary",
     "TrackerSession": "addr",
     "TrackerSession.request": "key priority session_timeout max_retry session_constructor_args",
     "TrackerSession.request_and_run": "key func priority session_timeout max_retry",
@@ -368,7 +369,7 @@ def test_steps() -> None:
 # What no other test shows
 
 
-@pytest.mark.parametrize("name", ["PopenSession", "with_minrpc", "websocket_proxy_server"])
+@pytest.mark.parametrize("name", ["with_minrpc", "websocket_proxy_server"])
 def test_what_is_not_here(name: str) -> None:
     """Asking for it is an AttributeError that says the name."""
     with pytest.raises(AttributeError, match=name):

@@ -34,7 +34,9 @@ def connect(
         session_timeout: seconds after which the server ends the session; 0: never.
         session_constructor_args: name and arguments of another session for the server to open
             and pass us on to: ``["rpc.Connect", host, port, key, False]`` for one that the server
-            reaches and we do not (append the next constructor for one more hop), or
+            reaches and we do not (append the next constructor for one more hop);
+            ``["rpc.PopenSession", program]`` for a program that the server starts, by its path
+            there or as bytes, with what stands in its command line behind that; or
             ``["rpc.LocalSession"]``.
         enable_logging: each packet becomes a line in the log ``pytest_tvmrpc.session``, at DEBUG.
         connect_timeout: seconds until the connection stands. None: for ever.

@@ -7,9 +7,7 @@ import struct
 from typing import NamedTuple, Optional, Tuple
 
 from ..errors import RemoteProtocolError
-
-OUTPUT = "tvmrpc.server.output"
-"""The function of our servers that tells it."""
+from ..session.interface import OUTPUT
 
 _END = struct.Struct("<Q")
 

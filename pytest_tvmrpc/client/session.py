@@ -17,10 +17,11 @@ from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, Tensor
 from ..runtime.device.names import device as find_device
 from ..runtime.module import Module
 from ..runtime.tensor import Tensor
+from ..session.interface import OUTPUT
 from .files import Source, metered, name_of, opened, progress_shown, write_whole
 from .functions import PLAIN, ModuleOnServer, RemoteFunction, RemoteModule, ServerFunctions
 from .objects import RemoteObject
-from .output import OUTPUT, RemoteOutput, bounds, read
+from .output import RemoteOutput, bounds, read
 from .pipeline import Pipeline
 from .tensors import RemoteDevice, RemoteDeviceAPI, ReturnedMemory
 from .values import plain

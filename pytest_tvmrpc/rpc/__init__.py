@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, List
 if TYPE_CHECKING:
     from ..client.connect import connect
     from ..client.local import LocalSession
+    from ..client.popen import PopenSession
     from ..client.session import RPCSession
     from ..client.tracker import TrackerSession, connect_tracker
     from ..errors import RemoteError, RPCError, RPCSessionTimeoutError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LocalSession",
+    "PopenSession",
     "Proxy",
     "RPCError",
     "RPCSession",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "LocalSession": "client.local",
+    "PopenSession": "client.popen",
     "Proxy": "proxy.launch",
     "RPCError": "errors",
     "RPCSession": "client.session",

@@ -18,6 +18,7 @@ from ..errors import ConnectionLostError
 from ..protocol import dialect, packets
 from ..session.copies import leave_if_copied
 from ..session.incoming import LAST_NBYTES
+from ..session.interface import OUTPUT
 from ..session.serving import Progress, describe
 from .directory import remove_directory
 from .strays import bear, kill_all
@@ -31,9 +32,6 @@ _SHUT_WR = 1
 _TELL_S = 5.0
 _MOST_TEXT = LAST_NBYTES // 2
 _ENDED = select.POLLHUP | select.POLLERR | select.POLLNVAL
-
-OUTPUT = "tvmrpc.server.output"
-"""The function of a session that returns what it printed; see `printed`."""
 
 PROGRESS, DIALECT, STAGE = 0, 1, Progress.NBYTES
 """What the bytes of the memory shared with the supervisor mean; the first are `Progress`'s."""

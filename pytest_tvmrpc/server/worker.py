@@ -16,6 +16,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Callable, List, NamedTuple, Optional, Sequence
 
+from ..processes import has_ended, how_ended
 from ..session.serving import Progress
 from .ending import end_at_once
 from .forking import fork_child
@@ -232,7 +233,7 @@ class Worker:
         """
         if self.state is not WorkerState.STRAYS:
             # As long as it is not reaped, its number cannot belong to anybody else.
-            if not _has_ended(self.pid):
+            if not has_ended(self.pid):
                 return None
             self._signal(signal.SIGKILL)  # what it started and left in its group
             _, status = os.waitpid(self.pid, 0)
@@ -313,23 +314,7 @@ def kicked(reason: str) -> Verdict:
     return Verdict(f"kicked: {reason}", f"SessionKickedError: {reason}")
 
 
-def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; it is not reaped."""
-    if hasattr(os, "waitid"):
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    import subprocess  # macOS before Python 3.13: only ps can tell without reaping
-
-    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
-    return shown.stdout.strip()[:1] in (b"", b"Z")
-
-
 def _outcome(status: int) -> str:
     """How a process ended; empty for a clean end."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return f"was killed by {signal.Signals(number).name}"
-        except ValueError:
-            return f"was killed by signal {number}"
-    code = os.WEXITSTATUS(status)
-    return f"exited with {code}" if code else ""
+    code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    return how_ended(code) if code else ""

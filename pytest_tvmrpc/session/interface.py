@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Buffer = Union[bytes, bytearray, memoryview]
 
+OUTPUT = "tvmrpc.server.output"
+"""The function of a server's sessions that returns what was printed: told an offset and a limit,
+it returns eight bytes with the end's offset, and then the text."""
+
 
 class Sink(Protocol):
     """Where a long byte string goes while it arrives."""

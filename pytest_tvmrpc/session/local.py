@@ -23,6 +23,7 @@ from ..runtime.module import Module
 from ..runtime.object import Object, ShapeTuple
 from ..runtime.tensor import Tensor
 from ..runtime.words import bytes_of, number_of
+from .interface import OUTPUT
 
 if TYPE_CHECKING:
     from .environment import Environment
@@ -63,9 +64,13 @@ class LocalSession:
             from .remote import connect_onward
 
             return connect_onward(arguments)
+        if name == "rpc.PopenSession":
+            from .remote import start_onward
+
+            return start_onward(arguments, self.environment.functions.get(OUTPUT))
         raise ValueError(
-            f"Cannot find session constructor {name}; this server knows rpc.LocalSession and "
-            "rpc.Connect(host, port, key, enable_logging)"
+            f"Cannot find session constructor {name}; this server knows rpc.LocalSession, "
+            "rpc.Connect(host, port, key, enable_logging) and rpc.PopenSession(program)"
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ Handles are passed on as they are. Each side speaks its own dialect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..dlpack import Device, OpaquePointer, TensorRecord
 from ..errors import LocalProtocolError
@@ -13,6 +13,7 @@ from ..protocol.codes import RPCCode
 from ..protocol.handshake import parse_client_key
 from ..protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
 from .buffers import unfilled
+from .interface import OUTPUT
 from .opening import Wanted, open_session
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 ONWARD_LIMIT_S = 8.0
 """How long the connection to the next server may take, and again its answer: a little less than
 a client's own patience, so that it learns which of the two was not there."""
+
+Printed = Callable[..., bytes]
+"""The function `OUTPUT` of a server."""
+
+_PRINTED = (1 << 64) - 1
+"""Its handle; nothing can be at this address there."""
+
+_END_NBYTES = 8
+_LAST_NBYTES = 4096
+_LAST_LINES = 20
 
 _HANDLES = (FunctionHandle, ModuleHandle, ObjectHandle)
 
@@ -58,18 +69,51 @@ def connect_onward(arguments: Sequence[Any]) -> RemoteSession:
     return RemoteSession(endpoint)
 
 
+def start_onward(arguments: Sequence[Any], printed: Optional[Printed]) -> RemoteSession:
+    """The session that ``rpc.PopenSession(program)`` makes: with a program, started for it here.
+
+    Args:
+        arguments: the program's path on this machine, or its bytes, and then what stands in its
+            command line before the two descriptors, if anything.
+        printed: tells what this process, and so the program, has printed; None: nobody can.
+
+    Raises:
+        ValueError: these are not its arguments.
+        StartError: the program cannot be started, or ended at once.
+    """
+    from .program import Limits, Output, open_program
+
+    if not arguments or not all(isinstance(word, str) for word in arguments[1:]):
+        raise ValueError(
+            f"rpc.PopenSession with {len(arguments)} arguments; expected the path of a program or "
+            "its bytes, and then what stands in its command line, each a str"
+        )
+
+    def last_lines() -> str:
+        lines = b"" if printed is None else printed(0, _LAST_NBYTES)[_END_NBYTES:]
+        text = "\n".join(lines.decode("utf-8", "replace").splitlines()[-_LAST_LINES:])
+        return f"; it printed last:\n{text}" if text else "; it printed nothing"
+
+    limits = Limits(ONWARD_LIMIT_S, None)  # the client decides how long it waits
+    endpoint = open_program(arguments[0], arguments[1:], Output(None, last_lines), limits)
+    return RemoteSession(endpoint, printed)
+
+
 class RemoteSession:
     """A session at the other end of an endpoint, in the form of one that is here.
 
     Args:
         endpoint: owned; closed with the session.
+        printed: tells what the session printed, if that is known here: its program prints to where
+            this process does.
 
     Attributes:
         known: see `Session`.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, printed: Optional[Printed] = None) -> None:
         self._endpoint = endpoint
+        self._printed = printed
         self._kinds: Dict[int, Tuple[type, int]] = {}
         self.known: Dict[bytes, Any] = {}
 
@@ -88,7 +132,9 @@ class RemoteSession:
     # Functions
 
     def get_function(self, name: str) -> int:
-        """Handle of a global function there."""
+        """Handle of a global function there, or of the one that is here."""
+        if name == OUTPUT and self._printed is not None:
+            return _PRINTED
         handle = int(self._endpoint.syscall(RPCCode.GET_GLOBAL_FUNC, name) or 0)
         if handle:
             self._holds(handle, FunctionHandle)
@@ -96,6 +142,8 @@ class RemoteSession:
 
     def call(self, handle: int, arguments: List[Any]) -> Any:
         """Calls a function there."""
+        if handle == _PRINTED and self._printed is not None:
+            return self._printed(*arguments)
         result = self._endpoint.call(handle, arguments, "a call that is passed on")
         kind = type(result)
         if kind is TensorResult:
@@ -110,6 +158,8 @@ class RemoteSession:
 
     def free(self, handle: int) -> None:
         """Releases something there, with the next request."""
+        if handle == _PRINTED:
+            return
         kind, count = self._kinds.pop(handle, (TensorResult, 1))
         if count > 1:
             self._kinds[handle] = kind, count - 1
@@ -141,8 +191,9 @@ class RemoteSession:
         return self._asked(RPCCode.DEV_ALLOC_DATA, device, nbytes, alignment, dtype)
 
     def alloc_tensor(self, record: TensorRecord, scope: Optional[str], chosen: int = 0) -> int:
-        """Memory for a tensor there; a client that comes over a hop chooses no handles."""
-        return self._asked(RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, record, scope)
+        """Memory for a tensor there; a client chooses no handles behind a server of TVM."""
+        more = (OpaquePointer(chosen),) if chosen else ()
+        return self._asked(RPCCode.DEV_ALLOC_DATA_WITH_SCOPE, record, scope, *more)
 
     def free_data(self, device: Device, handle: int) -> None:
         """Releases memory there, with the next request."""
