@@ -15,6 +15,7 @@ from pytest_tvmrpc import __version__
 PROGRAMS = {
     "tracker": ("rpc_tracker", "knows the devices of a farm and hands them out by key"),
     "server": ("rpc_server", "runs on the device and serves one session after the other"),
+    "build-server": ("build_server", "builds a server in C, for boards without Python"),
     "proxy": ("rpc_proxy", "brings clients to servers to which nobody can connect"),
     "query": ("query_rpc_tracker", "shows the servers and queues of a tracker, as TVM does"),
     "who": ("who", "shows who has which device, since when, and who waits"),
@@ -33,6 +34,8 @@ examples:
   a server on each board (a board that only has the package's folder and a bare Python 3.8:
   python3 -m pytest_tvmrpc.exec.rpc_server, same options),
     tvmrpc server --host 0.0.0.0 --tracker farm.example:9190 --key jetson
+  a board without Python: a program of its own, which takes the same options,
+    tvmrpc build-server --target aarch64-linux-gnu
   for boards to which nobody can connect, a proxy beside the tracker; they connect to it,
     tvmrpc proxy --host 0.0.0.0 --port 9090 --tracker farm.example:9190
     tvmrpc server --through-proxy --host farm.example --port 9090 --key phone
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tvmrpc",
         usage="tvmrpc [--help] [--version] PROGRAM [its options]",
         description="Programs of pytest-tvmrpc: a farm of devices over TVM's RPC protocol.\n\n"
-        "programs:\n" + "\n".join(f"  {name:<9}{does}" for name, (_, does) in PROGRAMS.items()),
+        "programs:\n" + "\n".join(f"  {name:<14}{does}" for name, (_, does) in PROGRAMS.items()),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

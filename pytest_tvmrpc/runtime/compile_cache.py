@@ -1,9 +1,9 @@
-"""Libraries by the content of what they were compiled from, so that each is compiled once.
+"""Libraries and programs by the content of what they are compiled from: each is compiled once.
 
 The folder is that of the environment variable ``PYTEST_TVMRPC_COMPILE_CACHE``, else
 ``pytest-tvmrpc/compiled`` in ``XDG_CACHE_HOME`` or ``~/.cache``, else one in the folder for
-temporary files. It belongs to one user. The name of a library is a hash of its source, flags,
-compiler and machine, and of the headers that it includes; those of the system count as a part of
+temporary files. It belongs to one user. The name of a file is a hash of its source, flags, compiler
+and machine, and of the headers that it includes; those of the system count as a part of
 the compiler. What was not used for long goes first when the folder is full.
 """
 
@@ -37,22 +37,25 @@ from typing import (
 from ..errors import CompilerError, LibraryError
 from . import toolchain
 
-__all__ = ["VARIABLE", "Source", "folder", "load"]
+__all__ = ["VARIABLE", "Source", "folder", "load", "program"]
 
 VARIABLE = "PYTEST_TVMRPC_COMPILE_CACHE"
 """The environment variable that names the folder."""
 
 MAX_NBYTES = 256 << 20
-"""Bytes of all libraries; the oldest go when there are more."""
+"""Bytes of all files; the oldest go when there are more."""
 
 LOCK_TIMEOUT_S = 600.0
 """How long another process may take to compile the same."""
 
-_FORM = "1"  # of the folder; changed when a library of an older form must not be found
+_FORM = "2"  # of the folder; changed when a library of an older form must not be found
 _IN_USE_S = 3600.0  # a library that was found so recently may be about to be opened
 _VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX")
 
-_WITH_A_PATH = re.compile(r"-[BILi@]|[^-]")
+_PROGRAM = ".bin"
+"""Behind the names of programs."""
+
+_WITH_A_PATH = re.compile(r"-[BILi@](?!/)")
 """Flags that may name a file relative to the working directory."""
 
 Command = Union[str, Sequence[str], None]
@@ -137,19 +140,74 @@ def _command(source: Source, compiler: Command) -> List[str]:
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
+def program(
+    content: bytes,
+    flags: Sequence[str],
+    command: Sequence[str],
+    make: Callable[[str, str], Any],
+) -> str:
+    """The path of a program, compiled if it has not been before.
+
+    Args:
+        content: of all its sources and headers, with their names.
+        flags: for the compiler.
+        command: the compiler.
+        make: compiles it; called with the path to write and a folder for temporary files.
+
+    Raises:
+        CompilerError: the compiler refused; or another process compiles it for too long.
+        LibraryError: there is no place for it.
+    """
+    place = folder()
+    key = _hash_of_all(["program"], content, flags, command)
+    path = os.path.join(place, key + _PROGRAM)
+    if _is_used(path):
+        return path
+    with _locked(os.path.join(place, f"lock-{key[:2]}")):
+        if not _is_used(path):  # made by whoever had the lock
+            work = tempfile.mkdtemp(prefix="work-", dir=place)
+            try:
+                made = os.path.join(work, "program")
+                make(made, work)
+                os.replace(made, path)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+            _prune(place)
+    return path
+
+
+def _is_used(path: str) -> bool:
+    """Whether the file is there; if so, it is marked as used, for `_prune`."""
+    if not os.path.isfile(path):
+        return False
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return True
+
+
 def _digest(source: Source, command: Sequence[str]) -> str:
     """What a library depends on, but for the headers."""
-    parts: List[Any] = [_FORM, source.suffix, source.flags, command, platform.machine()]
+    parts = [source.suffix, source.path, toolchain.include_dir()]
+    return _hash_of_all(parts, _encoded(source.text), source.flags, command)
+
+
+def _hash_of_all(
+    parts: List[str], content: bytes, flags: Sequence[str], command: Sequence[str]
+) -> str:
     stamps = tuple(_stamp(word) for word in command if not word.startswith("-"))
-    parts += [source.path, _version(tuple(command), stamps), toolchain.include_dir()]
-    parts += [os.environ.get(name, "") for name in _VARIABLES]
-    words = (*source.flags, *command[1:])
+    every: List[Any] = [_FORM, *parts, *map(list, (flags, command)), platform.machine()]
+    every += [_version(tuple(command), stamps), *(os.environ.get(name) for name in _VARIABLES)]
+    words = (*flags, *command[1:])
     if any("native" in word for word in words):
-        parts.append(_processor())
-    if any(_WITH_A_PATH.match(word) for word in words):
-        parts.append(os.getcwd())
-    head = json.dumps(parts).encode("utf-8")
-    return hashlib.sha256(head + b"\0" + _encoded(source.text)).hexdigest()
+        every.append(_processor())
+    if any(_WITH_A_PATH.match(word) or _is_relative(word) for word in words):
+        every.append(os.getcwd())
+    head = json.dumps(every).encode("utf-8")
+    return hashlib.sha256(head + b"\0" + content).hexdigest()
+
+
+def _is_relative(word: str) -> bool:
+    return not os.path.isabs(word) and os.path.exists(word)
 
 
 def _encoded(text: str) -> bytes:
@@ -216,11 +274,7 @@ class _Entry:
         except (OSError, ValueError):  # none, or cut by a disk that was full
             return None
         path = self._library(headers)
-        if current != headers or not os.path.isfile(path):
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # for `_prune`
-        return path
+        return path if current == headers and _is_used(path) else None
 
     def _library(self, headers: Dict[str, str]) -> str:
         digest = hashlib.sha256(json.dumps(sorted(headers.items())).encode("utf-8")).hexdigest()
@@ -306,19 +360,20 @@ def _locked(path: str) -> Iterator[None]:
 def _prune(place: str) -> None:
     """Remove what is too much, and what processes that were killed left behind."""
     now_at = time.time()  # as the file system counts
-    libraries: List[Tuple[float, int, str]] = []
+    files: List[Tuple[float, int, str]] = []
     for entry in os.scandir(place):
         with contextlib.suppress(OSError):  # another process does the same
             status = entry.stat(follow_symlinks=False)
-            if entry.name.endswith(".so"):
-                libraries.append((status.st_mtime, status.st_size, entry.path))
+            if entry.name.endswith((".so", _PROGRAM)):
+                files.append((status.st_mtime, status.st_size, entry.path))
             elif entry.name.startswith("work-") and status.st_mtime < now_at - _IN_USE_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
-    total = sum(nbytes for _, nbytes, _ in libraries)
-    for used_at, nbytes, path in sorted(libraries):
+    total = sum(nbytes for _, nbytes, _ in files)
+    for used_at, nbytes, path in sorted(files):
         if total <= MAX_NBYTES or used_at > now_at - _IN_USE_S:
             break
         with contextlib.suppress(OSError):
             os.unlink(path)
-            os.unlink(path.rpartition("-")[0] + ".json")
+            if path.endswith(".so"):
+                os.unlink(path.rpartition("-")[0] + ".json")
         total -= nbytes

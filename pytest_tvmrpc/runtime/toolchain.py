@@ -8,13 +8,14 @@ import shutil
 from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..errors import CompilerError, LibraryError
-from . import elf
+from . import elf, targets
 from .replacing import replacing
 
 __all__ = [
     "SOURCES",
     "check_object",
     "compile_library",
+    "compile_program",
     "create_shared",
     "find_compiler",
     "include_dir",
@@ -40,30 +41,27 @@ _OUTPUT_READ = 64 * 1024
 Path = Union[str, "os.PathLike[str]"]
 
 
-def find_compiler(*, has_objects: bool = False) -> List[str]:
-    """The C compiler of this machine, as the beginning of a command.
+def find_compiler(*, has_objects: bool = False, target: Optional[str] = None) -> List[str]:
+    """A C compiler, as the beginning of a command.
 
-    The environment variables ``CC`` and ``CXX`` decide; they may hold options (``ccache gcc``).
+    For this machine the environment variables ``CC`` and ``CXX`` decide; they may hold options
+    (``ccache gcc``). For others see `targets.compiler_for`.
 
     Args:
         has_objects: whether its input is more than C: C++, or object files, which may be of C++.
             A C++ compiler is looked for first then, and ``CXX`` first, as TVM does.
+        target: the triple of the machine that it makes code for; None or ``native`` for this one.
 
     Raises:
         CompilerError: there is none; the message says what was looked for.
     """
+    if target is not None and target != targets.NATIVE:
+        return targets.compiler_for(target, has_objects=has_objects)
     names = LINKERS if has_objects else COMPILERS
     for variable in ("CXX", "CC") if has_objects else ("CC", "CXX"):
-        chosen = _words(variable)
+        chosen = targets.compiler_of(variable)
         if chosen:
-            found = shutil.which(chosen[0])
-            if found is None:
-                raise CompilerError(
-                    f"the compiler {chosen[0]!r} of the environment variable {variable} is not in "
-                    f"PATH; expected the name or path of a compiler; set {variable} to one, or "
-                    "unset it"
-                )
-            return [found, *chosen[1:]]
+            return chosen
     for name in names:
         found = shutil.which(name)
         if found is not None:
@@ -72,17 +70,6 @@ def find_compiler(*, has_objects: bool = False) -> List[str]:
         f"no C compiler on this machine: looked for {', '.join(names)} in PATH; "
         "install one, or set the environment variable CC to its path"
     )
-
-
-def _words(variable: str) -> List[str]:
-    value = os.environ.get(variable, "")
-    try:
-        return shlex.split(value)
-    except ValueError as error:
-        raise CompilerError(
-            f"the environment variable {variable} is {value!r}: {error}; "
-            "expected a compiler and its options, quoted as for a shell"
-        ) from None
 
 
 def include_dir() -> str:
@@ -96,6 +83,7 @@ def compile_library(
     *,
     options: Sequence[str] = (),
     compiler: Union[str, Sequence[str], None] = None,
+    target: Optional[str] = None,
     folder: Optional[Path] = None,
     scratch: Optional[Path] = None,
 ) -> str:
@@ -106,6 +94,8 @@ def compile_library(
         output: the library to write; a library that is in use stays as it is for its users.
         options: for the compiler, at the end, where libraries (``-lm``) belong.
         compiler: path or name, or a command in parts; what `find_compiler` finds by default.
+        target: the triple of the machine that the library is for, as ``aarch64-linux-gnu``; None or
+            ``native`` for this one. A compiler that is given knows its target by itself.
         folder: where the compiler runs and has its temporary files; by default it runs in the
             working directory.
         scratch: where it has its temporary files, wherever it runs.
@@ -115,27 +105,72 @@ def compile_library(
 
     Raises:
         CompilerError: no compiler, or it refused; the message has its first lines and the command.
-        TypeError: the options are no list of str, or the sources no files.
+        TypeError: the options are no list of str, the sources no files, or both a compiler and a
+            target are given.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     files = listed("sources", given, "['kernel.o']")
     options = listed("options", options, "['-O3', '-lm']")
     names = [os.path.abspath(file) if folder else file for file in files]
-    if compiler is None:
-        command = find_compiler(has_objects=not all(name.endswith(".c") for name in names))
-    else:
-        command = [compiler] if isinstance(compiler, str) else list(compiler)
-    target = os.path.abspath(output) if folder else os.fspath(output)
-    is_cxx = "++" in os.path.basename(command[0])
-    inputs = [*_inputs(names, is_cxx), *options]
+    made_at = os.path.abspath(output) if folder else os.fspath(output)
+    command = command_for(names, compiler, target)
     if any(_suffix(name)[1:] in SOURCES for name in names):
-        inputs += ["-I", include_dir()]  # behind the user's own, which come first
-    with replacing(target) as made:
-        command += ["-shared", "-fPIC", "-O2", "-o", _as_file(made), *inputs]
-        code, said, more = _run(command, folder, scratch or folder)
+        options = (*options, "-I", include_dir())  # behind the user's own, which come first
+    shape = ("-shared", "-fPIC", "-O2")
+    return _compile(command, shape, names, options, made_at, folder, scratch or folder)
+
+
+def compile_program(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    options: Sequence[str] = (),
+    compiler: Union[str, Sequence[str], None] = None,
+    target: Optional[str] = None,
+    scratch: Optional[Path] = None,
+) -> str:
+    """Compile and link sources and object files into a program.
+
+    Args, Returns, Raises: as `compile_library`.
+    """
+    names = listed("sources", sources, "['main.c']")
+    options = listed("options", options, "['-O2', '-lm']")
+    command = command_for(names, compiler, target)
+    return _compile(command, (), names, options, os.fspath(output), None, scratch)
+
+
+def command_for(
+    names: Sequence[str], compiler: Union[str, Sequence[str], None], target: Optional[str]
+) -> List[str]:
+    if compiler is None:
+        has_objects = not all(name.endswith(".c") for name in names)
+        return find_compiler(has_objects=has_objects, target=target)
+    if target is not None:
+        raise TypeError(
+            f"compiler={compiler!r} and target={target!r} are given; expected one of them, since a "
+            "compiler knows its target"
+        )
+    return [compiler] if isinstance(compiler, str) else list(compiler)
+
+
+def _compile(
+    command: Sequence[str],
+    shape: Sequence[str],
+    names: Sequence[str],
+    options: Sequence[str],
+    output: str,
+    folder: Optional[Path],
+    scratch: Optional[Path],
+) -> str:
+    """Runs the compiler; what it writes appears whole or not at all."""
+    is_cxx = any("++" in os.path.basename(word) for word in command[:2])  # zig c++, too
+    with replacing(output) as made:
+        inputs = [*_inputs(names, is_cxx), *options]
+        line = [*command, *shape, "-o", _as_file(made), *inputs]
+        code, said, more = _run(line, folder, scratch)
         if code != 0 or not os.path.exists(made):
-            raise CompilerError(_refusal(command, code, said, more))
-    return target
+            raise CompilerError(_refusal(line, code, said, more))
+    return output
 
 
 def listed(argument: str, given: Any, example: str) -> Tuple[str, ...]:
@@ -334,4 +369,5 @@ def _refusal(command: Sequence[str], code: int, said: bytes, more: int) -> str:
     more += max(len(lines) - _LINES_SHOWN, 0)
     rest = f"\n({more} more lines)" if more else ""
     line = " ".join(map(shlex.quote, command))
-    return f"the compiler ended with {code}; expected a library\n{shown}{rest}\ncommand: {line}"
+    what = f"the compiler ended with {code}; expected a library or program"
+    return f"{what}\n{shown}{rest}\ncommand: {line}"

@@ -1,0 +1,150 @@
+"""The server in C and its sibling for pipes, built from the sources in native/ for any target."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING, List, Optional, Sequence, Union
+
+from ..errors import CompilerError
+from . import compile_cache, toolchain
+from .replacing import replacing
+
+if TYPE_CHECKING:
+    from .toolchain import Path
+
+__all__ = ["KINDS", "build_program", "build_server", "least_glibc"]
+
+KINDS = ("server", "popen")
+"""The programs: the server for TCP, and that of a session over two pipes."""
+
+FLAGS = (
+    *("-std=c99", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-ffunction-sections"),
+    *("-fdata-sections", "-rdynamic", "-s", "-Wl,--gc-sections", "-Wl,--as-needed"),
+    "-Wl,-z,norelro",
+)
+"""Loaded libraries find the functions of the program that are exported, hence ``-rdynamic``. Memory
+that becomes read-only would begin on a page of its own, which is 64 KiB in the file on AArch64."""
+
+LIBRARIES = ("-ldl", "-lpthread", "-lm")
+
+
+def build_server(
+    target: Optional[str] = None,
+    output: Optional[Path] = None,
+    kind: str = "server",
+    *,
+    objects: Sequence[Path] = (),
+    options: Sequence[str] = (),
+    compiler: Union[str, Sequence[str], None] = None,
+) -> str:
+    """Build the server in C, which needs nothing on its machine but a C library.
+
+    Args:
+        target: the triple of its machine, as ``aarch64-linux-gnu``; None or ``native`` for this
+            one. See `targets.compiler_for`.
+        output: the program to write; by default it is the one in the cache.
+        kind: ``server``, or ``popen`` for the one that talks over pipes.
+        objects: object files and archives to link into it, whose system library it serves then.
+        options: more options for the compiler.
+        compiler: path or name, or a command in parts, instead of a target.
+
+    Returns:
+        The path of the program.
+
+    Raises:
+        CompilerError: no compiler, or it refused; the message says what to install.
+        ValueError: no such kind, or objects without an output.
+        TypeError: both a compiler and a target are given.
+        OSError: the output cannot be written.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    native = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "native")
+    return build_program(
+        [native, os.path.join(native, kind)],
+        target,
+        output,
+        objects=objects,
+        options=options,
+        compiler=compiler,
+    )
+
+
+def build_program(
+    folders: Sequence[str],
+    target: Optional[str] = None,
+    output: Optional[Path] = None,
+    *,
+    objects: Sequence[Path] = (),
+    options: Sequence[str] = (),
+    compiler: Union[str, Sequence[str], None] = None,
+) -> str:
+    """Build a program of all C files in some folders.
+
+    What was built before, of the same sources by the same compiler, is found in the cache of
+    `compile_cache`; of several processes, one builds and the others wait. A program with objects
+    is not kept there, and needs an output.
+
+    Args:
+        folders: of the C files; the first one has the headers, too.
+
+    Other arguments, Returns, Raises: as `build_server`.
+    """
+    sources = [path for folder in folders for path in _files(folder, ".c")]
+    if not sources:
+        raise CompilerError(
+            f"{folders[0]} has no C sources, so that no server can be built; expected an installed "
+            "pytest-tvmrpc (pip install pytest-tvmrpc); build it there, and copy the program"
+        )
+    given = [*sources, *toolchain.listed("objects", objects, "['kernel.o']")]
+    if objects and output is None:
+        raise ValueError("a program with objects is not kept; give the output to write it to")
+    command = toolchain.command_for(given, compiler, target)
+    flags = [
+        *FLAGS,
+        "-I" + os.path.abspath(folders[0]),
+        *toolchain.listed("options", options, "['-O1']"),
+        *LIBRARIES,
+    ]
+
+    def make(path: str, scratch: Optional[str] = None) -> None:
+        toolchain.compile_program(given, path, options=flags, compiler=command, scratch=scratch)
+
+    if objects and output is not None:
+        make(os.fspath(output))
+        return os.fspath(output)
+    built = compile_cache.program(_content(folders), flags, command, make)
+    if output is None:
+        return built
+    with replacing(output) as copy:
+        shutil.copyfile(built, copy)
+        os.chmod(copy, 0o755)
+    return os.fspath(output)
+
+
+def _files(folder: str, *suffixes: str) -> List[str]:
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if name.endswith(suffixes)]
+
+
+def _content(folders: Sequence[str]) -> bytes:
+    """All that a program is made of."""
+    parts: List[bytes] = []
+    for path in (path for folder in folders for path in _files(folder, ".c", ".h")):
+        with open(path, "rb") as file:
+            content = file.read()
+        parts.append(f"{os.path.relpath(path, folders[0])} {len(content)}\n".encode() + content)
+    return b"".join(parts)
+
+
+def least_glibc(path: Path) -> str:
+    """The oldest glibc with which a program runs, by the versions of the functions that it wants.
+
+    Returns:
+        Such as ``2.17``; empty if it wants none.
+    """
+    with open(path, "rb") as file:
+        wanted = re.findall(rb"\0GLIBC_(\d+)\.(\d+)", file.read())
+    return "{}.{}".format(*max(tuple(map(int, pair)) for pair in wanted)) if wanted else ""
