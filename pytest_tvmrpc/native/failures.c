@@ -122,6 +122,14 @@ int mrpc_raise(const char *kind, const char *format, ...) {
   return -1;
 }
 
+int mrpc_unsaid(const char *what, int code, const char *how) {
+  if (raised)
+    return -1;
+  return mrpc_raise("LibraryError",
+                    "%s returned %d without saying why; expected 0, or an error recorded with %s",
+                    what, code, how);
+}
+
 /* ------------------------------------------------------------------------- errors as text */
 
 /* A text that grows to MRPC_MAX_TEXT; `left_out` counts what it has no room for. */
@@ -155,38 +163,6 @@ static void add_backtrace(growing *text, TVMFFIByteArray backtrace) {
     add(text, "\n", 1);
     add(text, backtrace.data + start, end - start);
     end = start ? start - 1 : 0;
-  }
-}
-
-/* Bytes of a character of UTF-8 at `at`; 0 if there is none. */
-static size_t character_at(const unsigned char *at, size_t nbytes) {
-  size_t length, index;
-  uint32_t code;
-  if (*at < 0x80)
-    return 1;
-  length = *at >= 0xf0 && *at < 0xf5 ? 4 : *at >= 0xe0 && *at < 0xf0 ? 3 : *at >= 0xc2 ? 2 : 0;
-  if (!length || *at >= 0xf5 || length > nbytes)
-    return 0;
-  code = *at & (0xffu >> (length + 1));
-  for (index = 1; index < length; index++) {
-    if ((at[index] & 0xc0) != 0x80)
-      return 0;
-    code = code << 6 | (at[index] & 0x3fu);
-  }
-  if ((length == 3 && (code < 0x800 || (code >= 0xd800 && code < 0xe000))) ||
-      (length == 4 && (code < 0x10000 || code > 0x10ffff)))
-    return 0;
-  return length;
-}
-
-/* What is no UTF-8 becomes question marks: a client reads the text as such. */
-static void make_readable(char *text, size_t nbytes) {
-  size_t at = 0, length;
-  while (at < nbytes) {
-    length = character_at((unsigned char *)text + at, nbytes - at);
-    if (!length)
-      text[at] = '?';
-    at += length ? length : 1;
   }
 }
 
@@ -228,7 +204,7 @@ char *mrpc_take_error(size_t *nbytes) {
   mrpc_release((TVMFFIObject *)error);
   if (text.left_out)
     say_what_is_missing(&text);
-  make_readable(text.bytes, text.size);
+  mrpc_clean_text((uint8_t *)text.bytes, text.size); /* a client reads it as UTF-8 */
   text.bytes[text.size] = 0;
   *nbytes = text.size;
   smaller = realloc(text.bytes, text.size + 1);

@@ -19,7 +19,7 @@ static entry *buckets[BUCKETS];
 static int num_entries;
 static pthread_mutex_t globals_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static uint64_t hash_of(const char *name, size_t nbytes) { /* FNV-1a */
+uint64_t mrpc_hash_of(const char *name, size_t nbytes) {
   uint64_t hash = UINT64_C(0xcbf29ce484222325);
   while (nbytes--)
     hash = (hash ^ (unsigned char)*name++) * UINT64_C(0x100000001b3);
@@ -27,7 +27,7 @@ static uint64_t hash_of(const char *name, size_t nbytes) { /* FNV-1a */
 }
 
 static entry **place_of(const char *name, size_t nbytes) {
-  entry **place = &buckets[hash_of(name, nbytes) % BUCKETS];
+  entry **place = &buckets[mrpc_hash_of(name, nbytes) % BUCKETS];
   while (*place && ((*place)->nbytes != nbytes || memcmp((*place)->name, name, nbytes) != 0))
     place = &(*place)->next;
   return place;

@@ -109,7 +109,7 @@ TVMFFIObject *mrpc_text_new(int32_t type_index, const void *content, size_t nbyt
 
 /* ------------------------------------------------------------------------------- functions */
 
-static int call_inner(void *handle, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result) {
+int mrpc_inner_call(void *handle, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result) {
   mrpc_function *function = handle;
   return function->call(function->self, args, num_args, result);
 }
@@ -126,7 +126,7 @@ TVMFFIObject *mrpc_function_new(TVMFFISafeCallType call, void *self, void (*end_
   mrpc_function *function = mrpc_object_new(sizeof *function, MRPC_TYPE_FUNCTION, delete_function);
   if (!function)
     return NULL;
-  function->safe_call = call_inner;
+  function->safe_call = mrpc_inner_call;
   function->call = call;
   function->self = self;
   function->end_self = end_self;
@@ -143,12 +143,7 @@ static int call_object(TVMFFIObject *function, const TVMFFIAny *args, int32_t nu
   if (function->type_index != MRPC_TYPE_FUNCTION || !call)
     return mrpc_raise("ValueError", "compiled code called an object that is no function");
   code = call(function, args, num_args, result);
-  if (code && !mrpc_peek_raised())
-    mrpc_raise("LibraryError",
-               "a function returned %d without saying why; expected 0, or an error recorded with "
-               "TVMFFIErrorSetRaisedFromCStr",
-               code);
-  return code ? -1 : 0;
+  return code ? mrpc_unsaid("a function", code, "TVMFFIErrorSetRaisedFromCStr") : 0;
 }
 
 int mrpc_call(TVMFFIObject *function, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result) {

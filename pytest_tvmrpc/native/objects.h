@@ -38,6 +38,9 @@ typedef struct {
  * function that gives back what the object holds; its memory is freed here. */
 void mrpc_end(void *object, int flags, void (*drop)(void *object));
 
+/* The `safe_call` of functions that are made here: it calls their `call`. */
+int mrpc_inner_call(void *handle, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result);
+
 /* Any values */
 
 void mrpc_put_object(TVMFFIAny *any, TVMFFIObject *object); /* takes over the reference */
@@ -58,6 +61,10 @@ mrpc_tensor *mrpc_tensor_over(const DLTensor *record, void *owner, void (*end)(v
 int mrpc_check_tensor(const DLTensor *record);
 int mrpc_is_dense(const DLTensor *record);
 
+/* The name of a data type, "" for void; returns its length. */
+size_t mrpc_dtype_name(mrpc_dtype dtype, char *out);
+enum { MRPC_DTYPE_NAME = 48 }; /* room for any of them */
+
 /* Errors */
 
 TVMFFIObject *mrpc_error_new(TVMFFIByteArray kind, TVMFFIByteArray message,
@@ -67,6 +74,8 @@ void mrpc_raise_text(TVMFFIByteArray kind, TVMFFIByteArray message);
 void mrpc_set_raised(TVMFFIObject *error);  /* takes over the reference */
 TVMFFIObject *mrpc_move_raised(void);       /* NULL, if there is none */
 const mrpc_error *mrpc_peek_raised(void);   /* the same, but it stays */
+/* After a call that failed: raises, if it did not say why. -1. */
+int mrpc_unsaid(const char *what, int code, const char *how);
 int mrpc_out_of_memory(void);               /* raises; -1 */
 /* A call made for code that may have an error pending, which stays if the call succeeds. */
 int mrpc_call_within(TVMFFIObject *function, const TVMFFIAny *args, int32_t num_args,
@@ -83,6 +92,8 @@ int mrpc_global_remove(const char *name, size_t nbytes);        /* 1 if there wa
 const char **mrpc_global_names(int *count);
 /* Keeps what was raised until the library that is being loaded is there: 1; 0 if none is. */
 int mrpc_postpone(void);
+
+uint64_t mrpc_hash_of(const char *text, size_t nbytes); /* FNV-1a: the same in every process */
 
 static inline TVMFFIByteArray mrpc_bytes_of(const char *text, size_t nbytes) {
   TVMFFIByteArray array;
