@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+#include "printed.h"
 #include "serving.h"
 
 static int the_lifeline;

@@ -45,10 +45,6 @@ size_t mrpc_last_packet(const mrpc_progress *progress, const char *text, uint8_t
 /* The session's global functions (functions.c, files.c, timing.c) are registered by this. */
 int mrpc_register_functions(const char *directory, int lifeline);
 
-/* What is left of the output of a session (printed.c): 8 bytes with the end's offset, then the text;
- * malloc'ed. The number of bytes, or MRPC_ERROR. */
-int64_t mrpc_printed(int lifeline, uint64_t since, int64_t limit, uint8_t **out, char *why);
-
 /* Loads libraries, separated by colons (NULL: none): 0, or -1 after an error was raised. */
 int mrpc_load_libraries(const char *libraries);
 
