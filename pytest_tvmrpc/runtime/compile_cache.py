@@ -37,7 +37,7 @@ from typing import (
 from ..errors import CompilerError, LibraryError
 from . import toolchain
 
-__all__ = ["VARIABLE", "Source", "folder", "load", "program"]
+__all__ = ["VARIABLE", "Source", "folder", "load", "made_once"]
 
 VARIABLE = "PYTEST_TVMRPC_COMPILE_CACHE"
 """The environment variable that names the folder."""
@@ -52,8 +52,8 @@ _FORM = "2"  # of the folder; changed when a library of an older form must not b
 _IN_USE_S = 3600.0  # a library that was found so recently may be about to be opened
 _VARIABLES = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "GCC_EXEC_PREFIX")
 
-_PROGRAM = ".bin"
-"""Behind the names of programs."""
+_SUFFIXES = (".so", ".bin", ".o")
+"""Of libraries, programs, and programs that are to be linked with more."""
 
 _WITH_A_PATH = re.compile(r"-[BILi@](?!/)")
 """Flags that may name a file relative to the working directory."""
@@ -140,15 +140,17 @@ def _command(source: Source, compiler: Command) -> List[str]:
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
-def program(
+def made_once(
+    suffix: str,
     content: bytes,
     flags: Sequence[str],
     command: Sequence[str],
     make: Callable[[str, str], Any],
 ) -> str:
-    """The path of a program, compiled if it has not been before.
+    """The path of a program or object file, made if it has not been before.
 
     Args:
+        suffix: ``.bin`` of a program, ``.o`` of an object file.
         content: of all its sources and headers, with their names.
         flags: for the compiler.
         command: the compiler.
@@ -159,15 +161,15 @@ def program(
         LibraryError: there is no place for it.
     """
     place = folder()
-    key = _hash_of_all(["program"], content, flags, command)
-    path = os.path.join(place, key + _PROGRAM)
+    key = _hash_of_all([suffix], content, flags, command)
+    path = os.path.join(place, key + suffix)
     if _is_used(path):
         return path
     with _locked(os.path.join(place, f"lock-{key[:2]}")):
         if not _is_used(path):  # made by whoever had the lock
             work = tempfile.mkdtemp(prefix="work-", dir=place)
             try:
-                made = os.path.join(work, "program")
+                made = os.path.join(work, "made" + suffix)
                 make(made, work)
                 os.replace(made, path)
             finally:
@@ -364,7 +366,7 @@ def _prune(place: str) -> None:
     for entry in os.scandir(place):
         with contextlib.suppress(OSError):  # another process does the same
             status = entry.stat(follow_symlinks=False)
-            if entry.name.endswith((".so", _PROGRAM)):
+            if entry.name.endswith(_SUFFIXES):
                 files.append((status.st_mtime, status.st_size, entry.path))
             elif entry.name.startswith("work-") and status.st_mtime < now_at - _IN_USE_S:
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Union
 
 from ..errors import CompilerError
 from . import compile_cache, toolchain
@@ -14,20 +14,24 @@ from .replacing import replacing
 if TYPE_CHECKING:
     from .toolchain import Path
 
-__all__ = ["KINDS", "build_program", "build_server", "least_glibc"]
+__all__ = ["KINDS", "build_program", "build_server", "least_glibc", "server_object"]
 
 KINDS = ("server", "popen")
 """The programs: the server for TCP, and that of a session over two pipes."""
 
 FLAGS = (
-    *("-std=c99", "-D_GNU_SOURCE", "-O2", "-fvisibility=hidden", "-ffunction-sections"),
-    *("-fdata-sections", "-rdynamic", "-s", "-Wl,--gc-sections", "-Wl,--as-needed"),
-    "-Wl,-z,norelro",
+    *("-std=c99", "-D_GNU_SOURCE", "-O2", "-g0", "-fvisibility=hidden"),
+    *("-ffunction-sections", "-fdata-sections"),
+)
+
+LINKING = (
+    *("-rdynamic", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,norelro"),
+    *("-ldl", "-lpthread", "-lm"),
 )
 """Loaded libraries find the functions of the program that are exported, hence ``-rdynamic``. Memory
 that becomes read-only would begin on a page of its own, which is 64 KiB in the file on AArch64."""
 
-LIBRARIES = ("-ldl", "-lpthread", "-lm")
+Compiler = Union[str, Sequence[str], None]
 
 
 def build_server(
@@ -37,7 +41,7 @@ def build_server(
     *,
     objects: Sequence[Path] = (),
     options: Sequence[str] = (),
-    compiler: Union[str, Sequence[str], None] = None,
+    compiler: Compiler = None,
 ) -> str:
     """Build the server in C, which needs nothing on its machine but a C library.
 
@@ -59,17 +63,26 @@ def build_server(
         TypeError: both a compiler and a target are given.
         OSError: the output cannot be written.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
-    native = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "native")
     return build_program(
-        [native, os.path.join(native, kind)],
-        target,
-        output,
-        objects=objects,
-        options=options,
-        compiler=compiler,
+        _folders(kind), target, output, objects=objects, options=options, compiler=compiler
     )
+
+
+def server_object(
+    kind: str = "popen",
+    target: Optional[str] = None,
+    *,
+    options: Sequence[str] = (),
+    compiler: Compiler = None,
+) -> str:
+    """The same as one object file, which becomes the program when it is linked with `LINKING`.
+
+    Args, Raises: as `build_server`.
+
+    Returns:
+        The path of the file, which is in the cache.
+    """
+    return _object_of(_folders(kind), _command(target, compiler), options)
 
 
 def build_program(
@@ -79,7 +92,7 @@ def build_program(
     *,
     objects: Sequence[Path] = (),
     options: Sequence[str] = (),
-    compiler: Union[str, Sequence[str], None] = None,
+    compiler: Compiler = None,
 ) -> str:
     """Build a program of all C files in some folders.
 
@@ -92,36 +105,72 @@ def build_program(
 
     Other arguments, Returns, Raises: as `build_server`.
     """
-    sources = [path for folder in folders for path in _files(folder, ".c")]
-    if not sources:
-        raise CompilerError(
-            f"{folders[0]} has no C sources, so that no server can be built; expected an installed "
-            "pytest-tvmrpc (pip install pytest-tvmrpc); build it there, and copy the program"
-        )
-    given = [*sources, *toolchain.listed("objects", objects, "['kernel.o']")]
-    if objects and output is None:
-        raise ValueError("a program with objects is not kept; give the output to write it to")
-    command = toolchain.command_for(given, compiler, target)
-    flags = [
-        *FLAGS,
-        "-I" + os.path.abspath(folders[0]),
-        *toolchain.listed("options", options, "['-O1']"),
-        *LIBRARIES,
-    ]
-
-    def make(path: str, scratch: Optional[str] = None) -> None:
-        toolchain.compile_program(given, path, options=flags, compiler=command, scratch=scratch)
-
-    if objects and output is not None:
-        make(os.fspath(output))
-        return os.fspath(output)
-    built = compile_cache.program(_content(folders), flags, command, make)
+    if objects:
+        if output is None:
+            raise ValueError("a program with objects is not kept; give the output to write it to")
+        parts = [_object_of(folders, _command(target, compiler), options), *objects]
+        command = toolchain.command_for(["main.o"], compiler, target)  # they may be of C++
+        return toolchain.compile_program(parts, output, options=LINKING, compiler=command)
+    sources, command = _sources(folders), _command(target, compiler)
+    flags = [*_flags(folders, options), *LINKING]
+    built = compile_cache.made_once(
+        ".bin", _content(folders), flags, command, _making(sources, flags, command)
+    )
     if output is None:
         return built
     with replacing(output) as copy:
         shutil.copyfile(built, copy)
         os.chmod(copy, 0o755)
     return os.fspath(output)
+
+
+def _object_of(folders: Sequence[str], command: Sequence[str], options: Sequence[str]) -> str:
+    sources = _sources(folders)
+    flags = [*_flags(folders, options), "-r"]
+    make = _making(sources, flags, command)
+    return compile_cache.made_once(".o", _content(folders), flags, command, make)
+
+
+def _making(
+    sources: Sequence[str], flags: Sequence[str], command: Sequence[str]
+) -> Callable[[str, str], str]:
+    def make(path: str, scratch: str) -> str:
+        return toolchain.compile_program(
+            sources, path, options=flags, compiler=command, scratch=scratch
+        )
+
+    return make
+
+
+def _command(target: Optional[str], compiler: Compiler) -> List[str]:
+    return toolchain.command_for(["main.c"], compiler, target)
+
+
+def _flags(folders: Sequence[str], options: Sequence[str]) -> List[str]:
+    more = toolchain.listed("options", options, "['-O1']")
+    return [*FLAGS, "-I" + os.path.abspath(folders[0]), *more]
+
+
+def _folders(kind: str) -> List[str]:
+    """Those of a program's sources.
+
+    Raises:
+        ValueError: there is no such program.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    native = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "native")
+    return [native, os.path.join(native, kind)]
+
+
+def _sources(folders: Sequence[str]) -> List[str]:
+    found = [path for folder in folders for path in _files(folder, ".c")]
+    if not found:
+        raise CompilerError(
+            f"{folders[0]} has no C sources, so that no server can be built; expected an installed "
+            "pytest-tvmrpc (pip install pytest-tvmrpc); build it there, and copy the program"
+        )
+    return found
 
 
 def _files(folder: str, *suffixes: str) -> List[str]:

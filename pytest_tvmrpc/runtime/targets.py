@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -99,6 +100,11 @@ def parse(triple: str) -> Target:
         environment = "gnueabihf" if processor == "arm" else "gnu"
     given = triple[: -len(version) - 1] if version else triple
     return Target(processor, environment, version, given)
+
+
+def plain(triple: str) -> str:
+    """The triple without the version of glibc; ``native`` as that of this machine's processor."""
+    return f"{platform.machine()}-linux-gnu" if triple == NATIVE else parse(triple).given
 
 
 def compiler_for(triple: str, *, has_objects: bool = False) -> List[str]:

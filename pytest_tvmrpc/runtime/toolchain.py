@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from typing import IO, Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import IO, Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from ..errors import CompilerError, LibraryError
 from . import elf, targets
@@ -17,6 +17,7 @@ __all__ = [
     "compile_library",
     "compile_program",
     "create_shared",
+    "cross_compiler",
     "find_compiler",
     "include_dir",
     "link_library",
@@ -199,6 +200,7 @@ def create_shared(
     options: Union[str, Sequence[str], None] = None,
     cc: Optional[str] = None,
     cwd: Optional[Path] = None,
+    target: Optional[str] = None,
 ) -> None:
     """What `Module.export_library` links with, under TVM's name and with its arguments.
 
@@ -208,12 +210,64 @@ def create_shared(
         options: for the compiler, at the end.
         cc: the compiler, such as that for another machine.
         cwd: the folder that it runs in.
+        target: the triple of that machine, instead of a compiler.
 
     Raises:
         CompilerError: no compiler, or it refused.
+        TypeError: both a compiler and a target are given.
     """
     words = [options] if isinstance(options, str) else options or ()
-    compile_library(objects, output, options=words, compiler=cc, folder=cwd)
+    compile_library(objects, output, options=words, compiler=cc, folder=cwd, target=target)
+
+
+def cross_compiler(
+    compile_func: Union[str, Callable[..., Any]],
+    options: Optional[Sequence[str]] = None,
+    output_format: Optional[str] = None,
+    get_target_triple: Optional[Callable[[], str]] = None,
+    add_files: Optional[Sequence[str]] = None,
+) -> Callable[..., None]:
+    """A function that links for another machine, as ``fcompile`` of `Module.export_library`.
+
+    It has TVM's form (``tvm.contrib.cc.cross_compiler``), and is for TVM's ``export_library``, too.
+
+    Args:
+        compile_func: the triple of the machine, as ``aarch64-linux-gnu``; or the path or name of a
+            compiler; or a function such as `create_shared`.
+        options: for the compiler, in front of those of each call.
+        output_format: suffix of what is made; by default that of the function, else ``so``.
+        get_target_triple: says the triple, which LLVM is told; known if `compile_func` is one.
+        add_files: more objects, sources or libraries to link.
+
+    Raises:
+        CompilerError: there is no such compiler, or none for this triple.
+        TypeError: the options or files are no list of str.
+    """
+    first = listed("options", options or (), "['-lm']")
+    more = listed("add_files", add_files or (), "['kernel.o']")
+    link = compile_func if callable(compile_func) else create_shared
+    chosen: Dict[str, str] = {}
+    if not callable(compile_func):
+        if shutil.which(compile_func):
+            chosen["cc"] = compile_func
+        else:
+            find_compiler(has_objects=True, target=compile_func)  # raises now, not at the end
+            chosen["target"] = compile_func
+            get_target_triple = get_target_triple or (lambda: targets.plain(compile_func))
+
+    def fcompile(
+        outputs: str, objects: Union[str, Sequence[str]], options: Optional[Sequence[str]] = None
+    ) -> None:
+        given = [options] if isinstance(options, str) else options or ()
+        files = [objects] if isinstance(objects, str) else objects
+        link(outputs, [*files, *more], options=[*first, *given], **chosen)
+
+    made: Any = fcompile
+    made.output_format = output_format or getattr(link, "output_format", "so")
+    triple = get_target_triple or getattr(link, "get_target_triple", None)
+    if triple is not None:  # whoever finds the attribute calls it
+        made.get_target_triple = triple
+    return fcompile
 
 
 def link_library(

@@ -145,7 +145,7 @@ def test_with_objects(sources: Sources, tmp_path: Path) -> None:
     for _ in range(2):
         path = sources.build(output=tmp_path / "program", objects=[more], options=["-DMORE"])
         assert status(path) == 8
-    assert sources.count == 2
+    assert sources.count == 3  # one for the sources, two for linking
     with pytest.raises(ValueError, match="give the output"):
         sources.build(objects=[more])
 

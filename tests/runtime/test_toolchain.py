@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -308,3 +309,49 @@ def test_load_module_links(compiled: Path, source: Path, tmp_path: Path) -> None
     source.write_text(source.read_text().replace("ONE", "8"))
     assert load_module(source)["one"]() == 8
     assert load_module(source.rename(tmp_path / "text"), fmt="c")["one"]() == 8
+
+
+def test_cross_compiler(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a triple or a compiler, for `export_library`; the options of its calls do not pile up."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    there = "import sys as s, json; json.dump(s.argv, open(s.argv[s.argv.index('-o') + 1], 'w'))"
+    for name in ("aarch64-linux-gnu-g++", "own-cc"):
+        program(tmp_path, name, there)
+    output = str(tmp_path / "out.so")
+    for name, command in (("aarch64-linux-gnu", "aarch64-linux-gnu-g++"), ("own-cc", "own-cc")):
+        fcompile: Any = toolchain.cross_compiler(name, ["-O3"], add_files=["more.o"])
+        assert fcompile.output_format == "so"
+        for options in (["-lm"], ["-lz"], "-lm"):
+            fcompile(output, [str(source)], options=options)
+            words = json.loads((tmp_path / "out.so").read_text())
+            assert os.path.basename(words[0]) == command
+            assert str(source) in words
+            assert [word for word in words if word[:2] in ("-l", "-O")] == [
+                "-O2",
+                "-O3",
+                *([options] if isinstance(options, str) else options),
+            ]
+            assert "more.o" in words
+    assert not hasattr(fcompile, "get_target_triple")
+    versioned: Any = toolchain.cross_compiler("aarch64-unknown-linux-gnu")
+    assert versioned.get_target_triple() == "aarch64-unknown-linux-gnu"
+    with pytest.raises(CompilerError, match="'toaster' is no target that a compiler here knows"):
+        toolchain.cross_compiler("toaster")
+    with pytest.raises(TypeError, match="options is '-O3'; expected a list"):
+        toolchain.cross_compiler("own-cc", "-O3")
+
+
+def test_cross_compiler_around_a_function() -> None:
+    """Such as TVM's ``ndk.create_shared``: it gets all options, and says what it makes."""
+    calls = []
+
+    def link(output: str, objects: List[str], options: List[str]) -> None:
+        calls.append((output, objects, options))
+
+    made: Any = link
+    made.output_format, made.get_target_triple = "dylib", lambda: "arm64-apple-darwin"
+    fcompile: Any = toolchain.cross_compiler(link, ["-a"], add_files=["b.o"])
+    fcompile("out", "a.o")
+    assert calls == [("out", ["a.o", "b.o"], ["-a"])]
+    assert (fcompile.output_format, fcompile.get_target_triple()) == ("dylib", "arm64-apple-darwin")
+    assert toolchain.cross_compiler(link, output_format="so").output_format == "so"  # type: ignore[attr-defined]
