@@ -1,9 +1,8 @@
-#include "wire.h"
+/* What peers say: packets, sequences, records, and in which dialect. */
+#include "wire_parts.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Little-endian numbers */
@@ -25,71 +24,29 @@ void mrpc_put_u64(uint8_t *out, uint64_t number) {
   mrpc_put_u32(out + 4, (uint32_t)(number >> 32));
 }
 
-static int32_t get_i32(const uint8_t *in) { return (int32_t)mrpc_get_u32(in); }
-
-static uint8_t *add_u32(uint8_t *out, uint32_t number) {
-  mrpc_put_u32(out, number);
-  return out + 4;
-}
-
-static uint8_t *add_u64(uint8_t *out, uint64_t number) {
-  mrpc_put_u64(out, number);
-  return out + 8;
-}
-
 /* Names and reasons */
 
 const char *mrpc_code_name(int32_t code) {
-#define ROW(code, name) #name "\0"
-  static const char names[] = MRPC_CODES(ROW); /* in one piece: pointers would be relocated */
+#define ROW(code, name) #name,
+  static const char names[][26] = {MRPC_CODES(ROW)}; /* pointers would have to be relocated */
 #undef ROW
-  const char *name = names;
-  if (code < 0) return NULL;
-  while (*name && code--) name += strlen(name) + 1;
-  return *name ? name : NULL;
+  return code >= 0 && (size_t)code < sizeof names / sizeof *names ? names[code] : NULL;
 }
 
-#if defined(__GNUC__)
-__attribute__((format(printf, 2, 3)))
-#endif
-static int fail(char *why, const char *format, ...) {
-  if (why) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(why, MRPC_WHY, format, arguments);
-    va_end(arguments);
-  }
-  return MRPC_ERROR;
+void mrpc_explain(char *why, const char *format, ...) {
+  if (!why) return;
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(why, MRPC_WHY, format, arguments);
+  va_end(arguments);
 }
-
-typedef unsigned long long ull; /* of every printf; the macros of inttypes.h split the texts */
 
 /* Data types: up to 0.20, TVM had other numbers for some */
-
-enum { CODE_UINT = 1, CODE_BOOL = 6, CODE_E5M2_OLD = 7, CODE_E4M3 = 10, CODE_E5M2 = 12 };
-enum { CODE_CUSTOM = 129 }; /* from here on, the numbers of users' types */
 
 static mrpc_dtype from_legacy(mrpc_dtype dtype) {
   if (dtype.bits == 8 && dtype.code == CODE_BOOL) dtype.code = CODE_E4M3;
   else if (dtype.bits == 8 && dtype.code == CODE_E5M2_OLD) dtype.code = CODE_E5M2;
   return dtype;
-}
-
-/* 0, or -1 if there was no such type. */
-static int to_legacy(mrpc_dtype *dtype) {
-  if (dtype->code < CODE_BOOL || dtype->code >= CODE_CUSTOM) return 0;
-  if (dtype->bits != 8) return -1;
-  if (dtype->code == CODE_BOOL && dtype->lanes == 1) {
-    dtype->code = CODE_UINT;
-    dtype->bits = 1;
-  } else if (dtype->code == CODE_E4M3) {
-    dtype->code = CODE_BOOL;
-  } else if (dtype->code == CODE_E5M2) {
-    dtype->code = CODE_E5M2_OLD;
-  } else {
-    return -1;
-  }
-  return 0;
 }
 
 int64_t mrpc_nbytes_of(mrpc_dialect dialect, mrpc_dtype dtype, const int64_t *shape, int32_t ndim) {
@@ -124,10 +81,10 @@ int64_t mrpc_read_head(const uint8_t *in, size_t nbytes, int32_t *code, uint64_t
   uint64_t length = mrpc_get_u64(in);
   if (!length) return 8;
   if (length < 4) {
-    return fail(why, "a packet of %llu bytes; at least 4 are its code", (ull)length);
+    return FAIL(why, "a packet of %llu bytes; at least 4 are its code", (ull)length);
   }
   if (length > MRPC_MAX_PACKET) {
-    return fail(why, "a packet of %llu bytes; at most %llu can be", (ull)length,
+    return FAIL(why, "a packet of %llu bytes; at most %llu can be", (ull)length,
                 (ull)MRPC_MAX_PACKET);
   }
   if (nbytes < MRPC_HEAD) return MRPC_PARTIAL;
@@ -152,8 +109,8 @@ typedef struct {
 static int need(const reader *from, uint64_t nbytes) {
   uint64_t there = from->end - from->at;
   if (nbytes <= there) return 0;
-  fail(from->why, "a packet ends early: %llu bytes expected at %llu, %llu there", (ull)nbytes,
-       (ull)from->at, (ull)there);
+  mrpc_explain(from->why, "a packet ends early: %llu bytes expected at %llu, %llu there",
+               (ull)nbytes, (ull)from->at, (ull)there);
   return nbytes - there <= from->missing ? MRPC_PARTIAL : MRPC_ERROR;
 }
 
@@ -162,7 +119,7 @@ static int read_count(reader *from) {
   if (failed) return failed;
   from->count = get_i32(from->in + from->at);
   if (from->count < 0 || from->count > MRPC_MAX_VALUES) {
-    return fail(from->why, "a packed sequence of %d values; 0 to %d can be", from->count,
+    return FAIL(from->why, "a packed sequence of %d values; 0 to %d can be", from->count,
                 MRPC_MAX_VALUES);
   }
   from->at += 4;
@@ -191,7 +148,7 @@ static int read_record(reader *from, mrpc_record *record) {
   record->dtype.bits = in[21];
   record->dtype.lanes = (uint16_t)(in[22] | in[23] << 8);
   if (record->ndim < 0 || record->ndim > MRPC_MAX_NDIM) {
-    return fail(from->why, "a tensor of %d dimensions; 0 to %d can be", record->ndim,
+    return FAIL(from->why, "a tensor of %d dimensions; 0 to %d can be", record->ndim,
                 MRPC_MAX_NDIM);
   }
   size_t tail = 8 * (size_t)record->ndim + 8;
@@ -201,18 +158,18 @@ static int read_record(reader *from, mrpc_record *record) {
   for (int32_t axis = 0; axis < record->ndim; ++axis, in += 8) {
     record->shape[axis] = (int64_t)mrpc_get_u64(in);
     if (record->shape[axis] < 0) {
-      return fail(from->why, "a tensor of which axis %d has a negative length", axis);
+      return FAIL(from->why, "a tensor of which axis %d has a negative length", axis);
     }
   }
   record->byte_offset = mrpc_get_u64(in);
   if (!record->dtype.bits || !record->dtype.lanes) {
-    return fail(from->why, "a tensor of elements of %d bits in %d lanes", record->dtype.bits,
+    return FAIL(from->why, "a tensor of elements of %d bits in %d lanes", record->dtype.bits,
                 record->dtype.lanes);
   }
   if (from->dialect == MRPC_LEGACY) record->dtype = from_legacy(record->dtype);
   int64_t nbytes =
       mrpc_nbytes_of(from->dialect, record->dtype, record->shape, record->ndim);
-  if (nbytes < 0) return fail(from->why, "a tensor of a shape that is beyond any memory");
+  if (nbytes < 0) return FAIL(from->why, "a tensor of a shape that is beyond any memory");
   record->nbytes = (uint64_t)nbytes;
   from->at += FIXED + tail;
   return 0;
@@ -269,10 +226,10 @@ static int read_inner(reader *from, uint32_t code, int *kind) {
   from->at += 4;
   if (*kind == MRPC_OBJECT) {
     if (inner == (is_legacy ? (uint32_t)MRPC_LEGACY_OBJECT_REF : code)) return 0;
-    return fail(from->why, "an object of type index %u where a reference was announced", inner);
+    return FAIL(from->why, "an object of type index %u where a reference was announced", inner);
   }
   if (inner != MRPC_TYPE_STR && inner != MRPC_TYPE_BYTES) {
-    return fail(from->why, "an object of type index %u where a string was announced", inner);
+    return FAIL(from->why, "an object of type index %u where a string was announced", inner);
   }
   *kind = inner == MRPC_TYPE_STR ? MRPC_TEXT : MRPC_BYTES;
   return 0;
@@ -309,7 +266,7 @@ static int read_value(reader *from, mrpc_value *value, mrpc_record *record) {
   }
   int kind = kind_of(from->dialect, code);
   if (kind < 0) {
-    return fail(from->why, "a value of unknown type %s %d",
+    return FAIL(from->why, "a value of unknown type %s %d",
                 from->dialect == MRPC_LEGACY ? "code" : "index", (int32_t)code);
   }
   failed = read_inner(from, code, &kind);
@@ -332,7 +289,7 @@ static int read_value(reader *from, mrpc_value *value, mrpc_record *record) {
 static int read_end(const reader *from) {
   uint64_t rest = from->end - from->at + (from->is_pending ? 0 : from->missing);
   if (!rest) return 0;
-  return fail(from->why, "%llu bytes are left over behind a packed sequence", (ull)rest);
+  return FAIL(from->why, "%llu bytes are left over behind a packed sequence", (ull)rest);
 }
 
 int mrpc_count_values(const uint8_t *in, size_t nbytes, char *why) {
@@ -351,14 +308,14 @@ int64_t mrpc_read_values(mrpc_dialect dialect, const uint8_t *in, size_t nbytes,
   int failed = read_codes(&from);
   while (!failed && from.place < from.count) {
     if (from.place >= sequence->most_values) {
-      return fail(why, "a packed sequence of more than %d values", sequence->most_values);
+      return FAIL(why, "a packed sequence of more than %d values", sequence->most_values);
     }
     int has_room = tensors < sequence->most_records;
     mrpc_value *value = sequence->values + from.place;
     failed = read_value(&from, value, has_room ? sequence->records + tensors : &none);
     if (failed || value->kind != MRPC_TENSOR) continue;
     if (!has_room) {
-      return fail(why, "a packed sequence of more than %d tensors", sequence->most_records);
+      return FAIL(why, "a packed sequence of more than %d tensors", sequence->most_records);
     }
     ++tensors;
   }
@@ -380,13 +337,11 @@ int64_t mrpc_read_record(mrpc_dialect dialect, const uint8_t *in, size_t nbytes,
 /* Dialects */
 
 static int body_of(int32_t code) {
-#define ROW(code, name, body, answer, required, all, states) \
-  case code: return body;
-  switch (code) {
-    MRPC_REQUESTS(ROW)
-    default: return MRPC_BODY_VALUES;
-  }
+#define ROW(code, name, body, answer, required, all, states) [code] = 1 + (body),
+  static const uint8_t forms[] = {MRPC_REQUESTS(ROW)};
 #undef ROW
+  int is_known = code >= 0 && (size_t)code < sizeof forms && forms[code];
+  return is_known ? forms[code] - 1 : MRPC_BODY_VALUES;
 }
 
 /* The kinds of the values that clients of TVM send with a request; returns how many those are. */
@@ -433,7 +388,7 @@ static int has_legacy_codes(int32_t code, const uint8_t *in, size_t nbytes) {
   int usual = usual_of(code, kinds);
   if (nbytes < 4 + 4 * (size_t)usual) return 0;
   for (int place = 0; place < usual; ++place) {
-    uint32_t word = mrpc_get_u32(in + 4 + 4 * place);
+    uint32_t word = mrpc_get_u32(in + 4 + 4 * (size_t)place);
     int kind = kind_of(MRPC_LEGACY, word);
     if (kind < 0 || word == MRPC_ARG_UINT || !(kinds[place] & 1u << kind)) return 0;
   }
@@ -476,10 +431,10 @@ int mrpc_dialect_of(int32_t code, const uint8_t *body, size_t nbytes, uint64_t m
   if (!ffi && !legacy && !missing) {
     const char *name = mrpc_code_name(code);
     if (looks_legacy(code, body, nbytes)) *likely = MRPC_LEGACY;
-    fail(why, "%s makes sense in no dialect, neither in that of TVM 0.8 to 0.20 nor in that of "
-         "0.21 and later; see whether client and network leave the bytes as they are",
-         name ? name : "a packet of unknown code");
-    return MRPC_ERROR;
+    return FAIL(why,
+                "%s makes sense in no dialect, neither in that of TVM 0.8 to 0.20 nor in that of 0.21 "
+                "and later; see whether client and network leave the bytes as they are",
+                name ? name : "a packet of unknown code");
   }
   if (ffi && legacy && (ffi ^ legacy) & NAMES_DEVICES) {
     if (ffi & NAMES_DEVICES) legacy = 0;
@@ -491,285 +446,4 @@ int mrpc_dialect_of(int32_t code, const uint8_t *body, size_t nbytes, uint64_t m
   }
   if (!ffi == !legacy) return MRPC_UNKNOWN;
   return ffi ? MRPC_FFI : MRPC_LEGACY;
-}
-
-/* Answers */
-
-/* The codes of both dialects for the kinds of values, in their order. Booleans are integers to a
- * legacy client of up to 0.17; tensors of kind 7 are accepted by clients of every version. */
-static const uint8_t codes_of[2][13] = {
-    {MRPC_TYPE_NONE, MRPC_TYPE_INT, MRPC_TYPE_BOOL, MRPC_TYPE_FLOAT, MRPC_TYPE_OPAQUE_PTR,
-     MRPC_TYPE_DATA_TYPE, MRPC_TYPE_DEVICE, MRPC_TYPE_DL_TENSOR_PTR, MRPC_TYPE_RAW_STR,
-     MRPC_TYPE_BYTE_ARRAY_PTR, MRPC_TYPE_FUNCTION, MRPC_TYPE_MODULE, MRPC_TYPE_SHAPE},
-    {MRPC_ARG_NULL, MRPC_ARG_INT, MRPC_ARG_INT, MRPC_ARG_FLOAT, MRPC_ARG_HANDLE,
-     MRPC_ARG_DATA_TYPE, MRPC_ARG_DEVICE, MRPC_ARG_DL_TENSOR, MRPC_ARG_STR, MRPC_ARG_BYTES,
-     MRPC_ARG_FUNCTION, MRPC_ARG_MODULE, MRPC_ARG_OBJECT}};
-
-/* Completes a packet that goes up to `end`, and then on by so many bytes of content. */
-static size_t finish(uint8_t *out, const uint8_t *end, int32_t code, uint64_t content) {
-  size_t nbytes = (size_t)(end - out);
-  mrpc_put_u64(out, nbytes - 8 + content);
-  mrpc_put_u32(out + 8, (uint32_t)code);
-  return nbytes;
-}
-
-static uint8_t *add_dtype(uint8_t *out, mrpc_dtype dtype) {
-  out[0] = dtype.code;
-  out[1] = dtype.bits;
-  out[2] = (uint8_t)dtype.lanes;
-  out[3] = (uint8_t)(dtype.lanes >> 8);
-  return out + 4;
-}
-
-/* A value without its code, and without the content of a text; NULL if the dialect has it not. */
-static uint8_t *add_value(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value) {
-  uint64_t word;
-  mrpc_dtype dtype;
-  const mrpc_record *record = value->as.record;
-  switch (value->kind) {
-    case MRPC_NULL: return out;
-    case MRPC_INT:
-    case MRPC_BOOL: return add_u64(out, (uint64_t)value->as.integer);
-    case MRPC_FLOAT: memcpy(&word, &value->as.number, 8); return add_u64(out, word);
-    case MRPC_DTYPE:
-      dtype = value->as.dtype;
-      if (dialect == MRPC_LEGACY && to_legacy(&dtype)) return NULL;
-      return add_u32(add_dtype(out, dtype), 0);
-    case MRPC_DEVICE:
-      out = add_u32(out, (uint32_t)value->as.device.device_type);
-      return add_u32(out, (uint32_t)value->as.device.device_id);
-    case MRPC_TEXT:
-    case MRPC_BYTES: return add_u64(out, value->as.text.nbytes);
-    case MRPC_TENSOR:
-      dtype = record->dtype;
-      if (dialect == MRPC_LEGACY && to_legacy(&dtype)) return NULL;
-      out = add_u64(out, record->data);
-      out = add_u32(out, (uint32_t)record->device.device_type);
-      out = add_u32(out, (uint32_t)record->device.device_id);
-      out = add_u32(out, (uint32_t)record->ndim);
-      out = add_dtype(out, dtype);
-      for (int axis = 0; axis < record->ndim; ++axis) {
-        out = add_u64(out, (uint64_t)record->shape[axis]);
-      }
-      return add_u64(out, record->byte_offset);
-    default: return add_u64(out, value->as.handle);
-  }
-}
-
-static int has_nul(const mrpc_value *text) {
-  return text->as.text.nbytes && memchr(text->as.text.bytes, 0, (size_t)text->as.text.nbytes);
-}
-
-size_t mrpc_return_nothing(uint8_t *out) {
-  return finish(out, add_u32(out + MRPC_HEAD, 0), MRPC_CODE_RETURN, 0);
-}
-
-size_t mrpc_return_void(mrpc_dialect dialect, uint8_t *out) {
-  uint8_t *end = add_u32(add_u32(out + MRPC_HEAD, 1), codes_of[dialect][MRPC_NULL]);
-  return finish(out, end, MRPC_CODE_RETURN, 0);
-}
-
-size_t mrpc_return_value(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value) {
-  uint8_t *end = add_u32(add_u32(out + MRPC_HEAD, 1), codes_of[dialect][value->kind]);
-  end = add_value(dialect, end, value);
-  if (end && value->kind == MRPC_TEXT) {
-    uint64_t nbytes = value->as.text.nbytes;
-    if (nbytes > MRPC_ANSWER - (uint64_t)(end - out) || has_nul(value)) return 0;
-    if (nbytes) memcpy(end, value->as.text.bytes, (size_t)nbytes);
-    end += nbytes;
-  }
-  return end ? finish(out, end, MRPC_CODE_RETURN, 0) : 0;
-}
-
-size_t mrpc_return_result(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value,
-                          uint64_t tensor, int32_t type_index) {
-  int is_text = value->kind == MRPC_TEXT, is_bytes = value->kind == MRPC_BYTES;
-  int is_tensor = value->kind == MRPC_TENSOR;
-  uint32_t code = codes_of[dialect][value->kind], kind = code;
-  uint32_t pointer = codes_of[dialect][MRPC_POINTER];
-  uint64_t content = is_text || is_bytes ? value->as.text.nbytes : 0;
-  int is_whole = is_text && has_nul(value); /* which only an object keeps */
-  if (is_whole && dialect == MRPC_LEGACY) return 0;
-  if (value->kind > MRPC_BYTES) code = pointer;
-  if (dialect == MRPC_FFI) {
-    if (value->kind == MRPC_OBJECT) kind = (uint32_t)type_index;
-    if (is_text) kind = content <= 7 && !is_whole ? MRPC_TYPE_SMALL_STR : MRPC_TYPE_STR;
-    if (is_bytes) kind = content <= 7 ? MRPC_TYPE_SMALL_BYTES : MRPC_TYPE_BYTES;
-  }
-  uint8_t *end = add_u32(out + MRPC_HEAD, is_tensor ? 3 : 2);
-  end = add_u32(end, codes_of[dialect][MRPC_INT]);
-  if (dialect == MRPC_LEGACY) {
-    end = add_u32(end, code);
-    if (is_tensor) end = add_u32(end, pointer);
-    end = add_u64(end, kind);
-  } else {
-    end = add_u32(add_u64(end, kind), is_whole ? MRPC_TYPE_STR : code);
-    if (is_whole) end = add_u32(end, MRPC_TYPE_STR);
-  }
-  end = add_value(dialect, end, value);
-  if (!end) return 0;
-  if (is_tensor && dialect == MRPC_FFI) end = add_u32(end, pointer);
-  if (is_tensor) end = add_u64(end, tensor);
-  return finish(out, end, MRPC_CODE_RETURN, content);
-}
-
-size_t mrpc_exception(mrpc_dialect dialect, uint8_t *out, uint64_t nbytes) {
-  uint8_t *end = add_u32(add_u32(out + MRPC_HEAD, 1), codes_of[dialect][MRPC_TEXT]);
-  return finish(out, add_u64(end, nbytes), MRPC_CODE_EXCEPTION, nbytes);
-}
-
-size_t mrpc_copy_ack(uint8_t *out, uint64_t nbytes) {
-  return finish(out, out + MRPC_HEAD, MRPC_CODE_COPY_ACK, nbytes);
-}
-
-/* Text */
-
-/* The number of the next character, and its place behind it; -1 if there the text is not UTF-8. */
-static int32_t next_character(const uint8_t *text, size_t nbytes, size_t *at) {
-  uint8_t first = text[*at];
-  size_t length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-  static const uint16_t least[] = {0, 0, 0x80, 0x800};
-  if (!length || first > 0xf4 || length > nbytes - *at) return -1;
-  int32_t number = length == 1 ? first : first & (0x7f >> length);
-  for (size_t place = 1; place < length; ++place) {
-    uint8_t next = text[*at + place];
-    if ((next & 0xc0) != 0x80) return -1;
-    number = number << 6 | (next & 0x3f);
-  }
-  int is_long = number < (length == 4 ? 0x10000 : least[length]);
-  if (is_long || number > 0x10ffff || (number >= 0xd800 && number < 0xe000)) return -1;
-  *at += length;
-  return number;
-}
-
-void mrpc_clean_text(uint8_t *text, size_t nbytes) {
-  for (size_t at = 0; at < nbytes;) {
-    if (text[at] && next_character(text, nbytes, &at) >= 0) continue;
-    text[at++] = '?';
-  }
-}
-
-/* As Python has it; TVM's servers split a key so. */
-static int is_space(int32_t number) {
-  return (number >= 9 && number <= 13) || (number >= 0x1c && number <= 0x20) || number == 0x85 ||
-         number == 0xa0 || number == 0x1680 || (number >= 0x2000 && number <= 0x200a) ||
-         number == 0x2028 || number == 0x2029 || number == 0x202f || number == 0x205f ||
-         number == 0x3000;
-}
-
-/* The handshake */
-
-/* The next word of a text in UTF-8, from *at on: its length, 0 if there is none. */
-static size_t next_word(const uint8_t *text, size_t nbytes, size_t *at, const uint8_t **word) {
-  size_t start = *at, end = *at;
-  while (end < nbytes) {
-    size_t next = end;
-    if (is_space(next_character(text, nbytes, &next))) {
-      if (end > start) break;
-      start = next;
-    }
-    end = next;
-  }
-  *at = end;
-  *word = text + start;
-  return end - start;
-}
-
-static int is_digit(uint8_t character) { return character >= '0' && character <= '9'; }
-
-/* Seconds, as Python reads them but for digits beyond ASCII; -1 if they are none. */
-static double seconds_of(const uint8_t *text, size_t nbytes) {
-  char digits[MRPC_MAX_KEY + 1], *end;
-  size_t length = 0;
-  for (size_t at = 0; at < nbytes; ++at) {
-    if (text[at] == '_') {
-      int is_between = at && at + 1 < nbytes && is_digit(text[at - 1]) && is_digit(text[at + 1]);
-      if (!is_between) return -1;
-    } else if (is_digit(text[at]) || (text[at] && strchr("+-.eE", text[at]))) {
-      digits[length++] = (char)text[at];
-    } else {
-      return -1;
-    }
-  }
-  digits[length] = 0;
-  double seconds = strtod(digits, &end);
-  return length && !*end && seconds >= 0 && seconds < HUGE_VAL ? seconds : -1;
-}
-
-static int no_seconds(const uint8_t *text, size_t nbytes, char *why) {
-  char shown[81];
-  size_t length = nbytes < sizeof shown ? nbytes : sizeof shown - 1;
-  for (size_t at = 0; at < length; ++at) {
-    shown[at] = text[at] >= ' ' && text[at] < 0x7f ? (char)text[at] : '?';
-  }
-  shown[length] = 0;
-  return fail(why, "-timeout='%s' is no time in seconds", shown);
-}
-
-int mrpc_parse_client_key(const uint8_t *key, size_t nbytes, mrpc_hello *hello, char *why) {
-  static const char client[] = "client:", option[] = "-timeout";
-  const uint8_t *word;
-  size_t at = 0, length;
-  hello->match_key[0] = 0;
-  hello->session_timeout = 0;
-  if (nbytes > MRPC_MAX_KEY) {
-    return fail(why, "a key of %llu bytes; 1 to %d can be", (ull)nbytes, MRPC_MAX_KEY);
-  }
-  while (at < nbytes) {
-    if (next_character(key, nbytes, &at) < 0) return fail(why, "the client's key is not UTF-8");
-  }
-  at = 0;
-  length = next_word(key, nbytes, &at, &word);
-  if (length < sizeof client - 1 || memcmp(word, client, sizeof client - 1) != 0) {
-    return fail(why, "the first word is no client's key; expected client:KEY");
-  }
-  length -= sizeof client - 1;
-  word += sizeof client - 1;
-  for (size_t place = 0; place < length; ++place) {
-    /* a blank is in no key: one with a NUL must not become a shorter one that is right */
-    hello->match_key[place] = word[place] ? (char)word[place] : ' ';
-  }
-  hello->match_key[length] = 0;
-  while ((length = next_word(key, nbytes, &at, &word)) != 0) {
-    size_t name = sizeof option - 1;
-    if (length < name || memcmp(word, option, name) != 0) continue;
-    if (length > name && word[name] != '=') continue;
-    size_t value = length > name ? name + 1 : name;
-    hello->session_timeout = seconds_of(word + value, length - value);
-    if (hello->session_timeout < 0) return no_seconds(word + value, length - value, why);
-  }
-  return 0;
-}
-
-int64_t mrpc_read_hello(const uint8_t *in, size_t nbytes, mrpc_hello *hello, char *why) {
-  uint8_t magic[4];
-  mrpc_put_u32(magic, MRPC_MAGIC);
-  if (nbytes && memcmp(in, magic, nbytes < 4 ? nbytes : 4) != 0) {
-    return fail(why, "the peer does not speak TVM's RPC protocol");
-  }
-  if (nbytes < 8) return MRPC_PARTIAL;
-  int32_t length = get_i32(in + 4);
-  if (length <= 0 || length > MRPC_MAX_KEY) {
-    return fail(why, "a key of %d bytes; 1 to %d can be", length, MRPC_MAX_KEY);
-  }
-  if (nbytes - 8 < (size_t)length) return MRPC_PARTIAL;
-  return mrpc_parse_client_key(in + 8, (size_t)length, hello, why) ? MRPC_ERROR : 8 + length;
-}
-
-/* A word of 4 bytes, and the key of this server with what tells that it is ours. */
-static size_t write_key(uint8_t *out, uint32_t word, const char *key) {
-  int length = sprintf((char *)out + 8, "server:%.*s " MRPC_OURS, MRPC_MAX_KEY, key);
-  mrpc_put_u32(out, word);
-  mrpc_put_u32(out + 4, (uint32_t)length);
-  return 8 + (size_t)length;
-}
-
-size_t mrpc_write_reply(uint8_t *out, int32_t reply, const char *key) {
-  if (reply == MRPC_REPLY_SUCCESS) return write_key(out, (uint32_t)reply, key);
-  mrpc_put_u32(out, (uint32_t)reply);
-  return 4;
-}
-
-size_t mrpc_write_server_hello(uint8_t *out, const char *key) {
-  return write_key(out, MRPC_MAGIC, key);
 }

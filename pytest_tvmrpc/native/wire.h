@@ -95,9 +95,9 @@ int mrpc_count_values(const uint8_t *in, size_t nbytes, char *why);
 
 /* A whole packed sequence of exactly `nbytes`; returns nbytes or MRPC_ERROR.
  *
- * `missing` bytes of the packet have not arrived yet: only a last text or bytes value may reach into
- * them (is_pending is 1 then); any other value that does is MRPC_PARTIAL. After a failure, the
- * values are not to be looked at. */
+ * `missing` bytes of the packet have not arrived yet: only a last text or bytes value may reach
+ * into them (is_pending is 1 then); any other value that does is MRPC_PARTIAL. After a failure,
+ * the values are not to be looked at. */
 int64_t mrpc_read_values(mrpc_dialect dialect, const uint8_t *in, size_t nbytes, uint64_t missing,
                          mrpc_sequence *sequence, char *why);
 
@@ -111,8 +111,8 @@ int mrpc_dialect_of(int32_t code, const uint8_t *body, size_t nbytes, uint64_t m
                     mrpc_dialect *likely, char *why);
 
 /* Answers; `out` is the caller's, with room for MRPC_ANSWER bytes. Each returns the bytes written,
- * of a whole packet or of all of it that comes before `nbytes` bytes of content; 0 if the dialect has
- * no such value: a data type that TVM up to 0.20 did not know, or a text with a NUL in it. */
+ * of a whole packet or of all of it that comes before `nbytes` bytes of content; 0 if the dialect
+ * has no such value: a data type that TVM up to 0.20 did not know, or a text with a NUL in it. */
 
 enum { MRPC_ANSWER = 640 };
 
@@ -121,10 +121,9 @@ size_t mrpc_return_nothing(uint8_t *out);
 size_t mrpc_return_void(mrpc_dialect dialect, uint8_t *out);
 /* The answer of a request of values: one value, of a kind up to DEVICE, or a TEXT that fits. */
 size_t mrpc_return_value(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value);
-/* The result of a call. Of a TEXT or BYTES only what comes before the content (of BYTES, it need not
- * be there yet); a TENSOR has
- * `tensor`, the handle of the tensor itself besides that of its memory; an OBJECT has
- * `type_index`, its own in the FFI dialect. */
+/* The result of a call. Of a TEXT or BYTES only what comes before the content (of BYTES, it need
+ * not be there yet); a TENSOR has `tensor`, the handle of the tensor itself besides that of its
+ * memory; an OBJECT has `type_index`, its own in the FFI dialect. */
 size_t mrpc_return_result(mrpc_dialect dialect, uint8_t *out, const mrpc_value *value,
                           uint64_t tensor, int32_t type_index);
 size_t mrpc_exception(mrpc_dialect dialect, uint8_t *out, uint64_t nbytes); /* before the text */
@@ -159,9 +158,10 @@ uint64_t mrpc_get_u64(const uint8_t *in);
 void mrpc_put_u32(uint8_t *out, uint32_t number);
 void mrpc_put_u64(uint8_t *out, uint64_t number);
 
-/* The bytes of so many elements of a type; -1 if their bits are more than 63 bits count, if a length
- * is negative, or if elements of the type have no size. Types of less than 8 bits: packed in the FFI
- * dialect, whole bytes in the legacy one, and of uint1, which was bool up to 0.22, in both. */
+/* The bytes of so many elements of a type; -1 if their bits are more than 63 bits count, if a
+ * length is negative, or if elements of the type have no size. Types of less than 8 bits: packed in
+ * the FFI dialect, whole bytes in the legacy one, and of uint1, which was bool up to 0.22, in
+ * both. */
 int64_t mrpc_nbytes_of(mrpc_dialect dialect, mrpc_dtype dtype, const int64_t *shape, int32_t ndim);
 
 #endif /* MRPC_WIRE_H_ */

@@ -20,6 +20,8 @@ from pytest_tvmrpc.dlpack import Device, OpaquePointer, TensorRecord
 from pytest_tvmrpc.protocol.values import FunctionHandle, ModuleHandle, ObjectHandle, TensorResult
 
 FOLDER = Path(pytest_tvmrpc.__file__).parent / "native"
+SOURCES = [FOLDER / f"{name}.c" for name in ("wire", "answers", "handshake")]
+"""What is declared in wire.h."""
 
 ERROR, PARTIAL = -1, -2
 MAX_VALUES, MAX_NDIM, MAX_KEY, WHY, ANSWER = 4096, 64, 4096, 256, 640
@@ -357,7 +359,7 @@ def _wire(tmp_path_factory: pytest.TempPathFactory) -> Wire:
         "-fPIC",
     ]
     done = subprocess.run(
-        [compiler, *options, "-shared", "-fPIC", str(FOLDER / "wire.c"), "-o", str(library)],
+        [compiler, *options, "-shared", "-fPIC", *map(str, SOURCES), "-o", str(library)],
         capture_output=True,
         text=True,
         check=False,
