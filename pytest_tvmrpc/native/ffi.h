@@ -110,6 +110,9 @@ int mrpc_call(TVMFFIObject *function, const TVMFFIAny *args, int32_t num_args, T
 TVMFFIObject *mrpc_global_find(const char *name, size_t nbytes);
 int mrpc_global_set(const char *name, size_t nbytes, TVMFFIObject *function, int override);
 
+/* Functions that make arrays, maps and shapes and look into them, by their names in TVM. */
+void mrpc_register_containers(void);
+
 /* Errors: the one that this thread's running function fails with. */
 
 /* Raises; returns -1, for `return mrpc_raise(...)`. */

@@ -53,10 +53,9 @@ static mrpc_dtype of_today(mrpc_dtype dtype) {
 static int text_to_legacy(const TVMFFIAny *any, const char *what, TVMValue *value, int *code,
                           mrpc_legacy_room *room) {
   TVMFFIByteArray content;
-  int32_t kind = any->type_index;
   if (mrpc_content_of(any, &content))
     return 1; /* none */
-  if (kind != MRPC_TYPE_RAW_STR && kind != MRPC_TYPE_STR && kind != MRPC_TYPE_SMALL_STR) {
+  if (!mrpc_is_text(any)) {
     room->bytes = content;
     value->v_handle = &room->bytes;
     *code = MRPC_ARG_BYTES;

@@ -225,6 +225,11 @@ int mrpc_content_of(const TVMFFIAny *any, TVMFFIByteArray *content) {
   return 0;
 }
 
+int mrpc_is_text(const TVMFFIAny *any) {
+  return any->type_index == MRPC_TYPE_RAW_STR || any->type_index == MRPC_TYPE_SMALL_STR ||
+         any->type_index == MRPC_TYPE_STR;
+}
+
 static int own_moved(TVMFFIObject **place, TVMFFIAny *out) {
   TVMFFIObject *moved = place ? *place : NULL;
   if (place)
@@ -238,7 +243,7 @@ int mrpc_own(const TVMFFIAny *view, TVMFFIAny *out) {
   TVMFFIByteArray content;
   if (kind == MRPC_TYPE_RAW_STR || kind == MRPC_TYPE_BYTE_ARRAY_PTR) {
     mrpc_content_of(view, &content);
-    return mrpc_put_text(out, kind == MRPC_TYPE_RAW_STR, content.data, content.size);
+    return mrpc_put_text(out, mrpc_is_text(view), content.data, content.size);
   }
   if (kind == MRPC_TYPE_OBJECT_RVALUE_REF)
     return own_moved(view->as.v_ptr, out);

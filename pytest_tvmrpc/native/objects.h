@@ -49,6 +49,11 @@ void mrpc_put_pointer(TVMFFIAny *any, int32_t type_index, const void *pointer);
 int mrpc_put_text(TVMFFIAny *any, int is_text, const void *content, size_t nbytes);
 /* A borrowed value as one of the owner's: 0, or -1 with an error. */
 int mrpc_own(const TVMFFIAny *view, TVMFFIAny *out);
+/* Whether text or bytes is text; for those that mrpc_content_of takes. */
+int mrpc_is_text(const TVMFFIAny *any);
+/* Whether two values are the same to a container: by content if they are text, by bits if not. */
+int mrpc_is_same(const TVMFFIAny *one, const TVMFFIAny *other);
+const char *mrpc_name_of(const TVMFFIAny *any); /* of its type, for messages */
 /* The object of a value, if it is one of this type; else NULL. */
 void *mrpc_object_in(const TVMFFIAny *any, int32_t type_index);
 
@@ -80,6 +85,23 @@ int mrpc_out_of_memory(void);               /* raises; -1 */
 /* A call made for code that may have an error pending, which stays if the call succeeds. */
 int mrpc_call_within(TVMFFIObject *function, const TVMFFIAny *args, int32_t num_args,
                      TVMFFIAny *result);
+
+/* Containers */
+
+typedef struct {
+  TVMFFIAny key, value;
+} mrpc_pair;
+
+/* Where one is in a map; zeros at first. */
+typedef struct {
+  uint64_t number, slot;
+} mrpc_place;
+
+TVMFFIObject *mrpc_array_new(const TVMFFIAny *values, size_t count); /* which are lent */
+TVMFFIObject *mrpc_map_new(const TVMFFIAny *keys_and_values, size_t num_pairs);
+int64_t mrpc_map_size(const void *map); /* maps and dicts */
+mrpc_pair *mrpc_map_next(const void *map, mrpc_place *place); /* in their order; NULL at the end */
+TVMFFIAny *mrpc_map_find(const void *map, const TVMFFIAny *key);
 
 /* Global functions */
 
