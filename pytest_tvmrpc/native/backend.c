@@ -43,10 +43,8 @@ MRPC_EXPORT void *TVMBackendAllocWorkspace(int device_type, int device_id, uint6
   workspace *made = NULL;
   void *memory;
   (void)device_id, (void)dtype_code, (void)dtype_bits;
-  if (device_type != MRPC_DEVICE_CPU) {
-    mrpc_raise("ValueError", "no API is registered for device kind %d", device_type);
+  if (mrpc_check_device(device_type))
     return NULL;
-  }
   if (nbytes < PTRDIFF_MAX - sizeof *made) {
     made = take_unused((size_t)nbytes);
     if (!made && !posix_memalign(&memory, MRPC_ALIGNMENT, sizeof *made + (size_t)nbytes)) {

@@ -85,7 +85,7 @@ enum {
 /* What a function does, and the type of the object that it takes. */
 static const struct row {
   uint8_t action, type;
-  char name[34];
+  char name[36];
 } rows[] = {
     {MAKE_ARRAY, 0, "ffi.Array"},
     {MAKE_ARRAY, 0, "runtime.Array"},

@@ -164,10 +164,7 @@ MRPC_EXPORT int TVMFFIEnvTensorAlloc(DLTensor *prototype, void **out) {
   DLPackManagedTensorAllocator allocator = TVMFFIEnvGetDLPackManagedTensorAllocator();
   if (allocator)
     return allocate(allocator, prototype, out);
-  if (prototype->device.device_type != MRPC_DEVICE_CPU)
-    return mrpc_raise("ValueError", "no API is registered for device kind %d",
-                      (int)prototype->device.device_type);
-  if (mrpc_check_tensor(prototype))
+  if (mrpc_check_device(prototype->device.device_type) || mrpc_check_tensor(prototype))
     return -1;
   *out = mrpc_tensor_new(prototype->dtype, prototype->ndim, prototype->shape);
   if (!*out)

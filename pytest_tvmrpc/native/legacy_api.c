@@ -159,12 +159,6 @@ MRPC_EXPORT const char *TVMGetLastError(void) {
 
 /* ----------------------------------------------------------------------------------- arrays */
 
-static int check_device(int device_type) {
-  if (device_type == MRPC_DEVICE_CPU)
-    return 0;
-  return mrpc_raise("ValueError", "no API is registered for device kind %d", device_type);
-}
-
 MRPC_EXPORT int TVMArrayAlloc(const int64_t *shape, int ndim, int code, int bits, int lanes,
                               int device_type, int device_id, void **out) {
   mrpc_tensor *made;
@@ -175,7 +169,7 @@ MRPC_EXPORT int TVMArrayAlloc(const int64_t *shape, int ndim, int code, int bits
   value.v_type.code = (uint8_t)code;
   value.v_type.bits = (uint8_t)bits;
   value.v_type.lanes = (uint16_t)lanes;
-  if (check_device(device_type) || mrpc_from_legacy(value, MRPC_ARG_DATA_TYPE, &any, &room))
+  if (mrpc_check_device(device_type) || mrpc_from_legacy(value, MRPC_ARG_DATA_TYPE, &any, &room))
     return -1;
   made = mrpc_tensor_new(any.as.v_dtype, ndim, shape);
   if (!made)
@@ -201,7 +195,7 @@ MRPC_EXPORT int TVMArrayFree(DLTensor *array) {
 static int64_t bytes_of(const DLTensor *array) {
   if (!array)
     return mrpc_raise("ValueError", "compiled code copies an array at NULL; expected a DLTensor");
-  if (check_device(array->device.device_type) || mrpc_check_tensor(array))
+  if (mrpc_check_device(array->device.device_type) || mrpc_check_tensor(array))
     return -1;
   if (!mrpc_is_dense(array))
     return mrpc_raise("LibraryError",
@@ -252,5 +246,5 @@ MRPC_EXPORT int TVMArrayCopyFromTo(const DLTensor *source, DLTensor *target, voi
 
 MRPC_EXPORT int TVMSynchronize(int device_type, int device_id, void *stream) {
   (void)device_id, (void)stream;
-  return check_device(device_type);
+  return mrpc_check_device(device_type);
 }

@@ -65,6 +65,7 @@ mrpc_tensor *mrpc_tensor_over(const DLTensor *record, void *owner, void (*end)(v
 /* Whether there can be such a tensor: 0, or -1 with an error. */
 int mrpc_check_tensor(const DLTensor *record);
 int mrpc_is_dense(const DLTensor *record);
+int mrpc_check_device(int32_t device_type); /* 0 for the CPU; -1 with an error for others */
 
 /* The name of a data type, "" for void; returns its length. */
 size_t mrpc_dtype_name(mrpc_dtype dtype, char *out);

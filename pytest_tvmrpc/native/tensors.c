@@ -44,6 +44,22 @@ int mrpc_check_tensor(const DLTensor *record) {
   return 0;
 }
 
+int mrpc_check_device(int32_t device_type) {
+  static const char names[] =
+      "cuda\0cuda_host\0opencl\0\0\0vulkan\0metal\0vpi\0rocm\0rocm_host\0ext_dev\0"
+      "cuda_managed\0oneapi\0webgpu\0hexagon\0maia\0trn";
+  const char *name = names;
+  int32_t kind;
+  if (device_type == MRPC_DEVICE_CPU)
+    return 0;
+  for (kind = MRPC_DEVICE_CUDA; kind < device_type && kind < MRPC_DEVICE_TRN; kind++)
+    name += strlen(name) + 1;
+  if (kind == device_type && *name)
+    return mrpc_raise("DeviceError", "Device API %s is not enabled: this machine has cpu", name);
+  return mrpc_raise("DeviceError", "Device API %d is not enabled: this machine has cpu",
+                    (int)device_type);
+}
+
 int mrpc_is_dense(const DLTensor *record) {
   int64_t wanted = 1;
   int32_t axis;
