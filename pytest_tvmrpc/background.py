@@ -72,6 +72,8 @@ class Program:
         log: where the child's output goes: a file, a descriptor, or None for our own stderr.
         start_timeout_s: how long the child may take until it announces its port.
         need_site: whether the child must see site-packages; start-up is slower with them.
+        command: what to run in place of an interpreter: a program that takes the hidden options,
+            too. `module` is no more than its name in messages then.
 
     Raises:
         StartError: it ended, refused or said nothing in time; what it printed is in the message.
@@ -92,8 +94,10 @@ class Program:
         start_timeout_s: float = 20.0,
         need_site: bool = False,
         inherit: Sequence[int] = (),
+        command: Sequence[str] = (),
     ) -> None:
         self.module = module
+        self._command = [*command] or [*interpreter(_CHILD, need_site), module]
         self.port = 0
         self.pid = 0
         self.announced: Dict[str, Any] = {}
@@ -105,7 +109,7 @@ class Program:
         network.forget_in_forks(self)
         ready_read, ready_fd = os.pipe()
         try:
-            self._spawn(arguments, listener, output, (parent_fd, ready_fd), need_site, inherit)
+            self._spawn(arguments, listener, output, (parent_fd, ready_fd), inherit)
             os.close(ready_fd)
             ready_fd = -1
             self.port = self._await_port(ready_read, start_timeout_s, output)
@@ -123,7 +127,6 @@ class Program:
         listener: Optional[socket.socket],
         output: _Output,
         pipes: Tuple[int, int],
-        need_site: bool,
         inherit: Sequence[int],
     ) -> None:
         import subprocess  # 11 ms, and the child imports this module, too
@@ -134,9 +137,8 @@ class Program:
         if listener is not None:
             hidden += ["--listen-fd", str(listener.fileno())]
             inherited.append(listener.fileno())
-        command = [*interpreter(_CHILD, need_site), self.module, *arguments, *hidden]
         self._process = subprocess.Popen(
-            command,
+            [*self._command, *arguments, *hidden],
             stdin=subprocess.DEVNULL,
             stdout=output.descriptor,
             stderr=output.descriptor,

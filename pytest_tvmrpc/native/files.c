@@ -191,10 +191,23 @@ static int make_folders(char *path) {
   return 0;
 }
 
+/* The class of Python's error for a reason of the system. */
+static const char *kind_of(int reason) {
+  switch (reason) {
+    case ENOENT: return "FileNotFoundError";
+    case EEXIST: return "FileExistsError";
+    case EISDIR: return "IsADirectoryError";
+    case ENOTDIR: return "NotADirectoryError";
+    case EACCES:
+    case EPERM: return "PermissionError";
+    default: return "OSError";
+  }
+}
+
 static int sink_failure(mrpc_sink *sink, int reason) {
   struct statvfs disk;
   if (access(root, F_OK) != 0) {
-    return mrpc_raise("OSError",
+    return mrpc_raise(kind_of(reason),
                       "%s cannot be written: %s; the session's directory is gone from the server; "
                       "open a new session", sink->name, strerror(reason));
   }
@@ -207,7 +220,7 @@ static int sink_failure(mrpc_sink *sink, int reason) {
                       (unsigned long long)sink->nbytes,
                       (unsigned long long)disk.f_blocks * disk.f_frsize, root);
   }
-  return mrpc_raise("OSError",
+  return mrpc_raise(kind_of(reason),
                     "%s cannot be written: %s; expected a place for it in the session's directory "
                     "%s", sink->name, strerror(reason), root);
 }
@@ -443,6 +456,9 @@ static int link_file(const char *name, char *path) {
   arguments[3] = (char *)(uintptr_t) "-o";
   arguments[4] = linked;
   if (strcmp(suffix_of(path), "o") == 0) {
+    struct stat object; /* linkers take an empty one for a script of theirs that asks for nothing */
+    if (stat(path, &object) == 0 && object.st_size == 0)
+      status = mrpc_raise("LibraryError", "%s is empty; expected an object file", name);
     arguments[count++] = strdup(path);
   } else {
     char *unpack[] = {(char *)(uintptr_t) "tar", (char *)(uintptr_t) "-xf", path,

@@ -1,4 +1,4 @@
-"""Server: a server in a process of its own, started from a test. What it does is elsewhere."""
+"""Servers in processes of their own, started from a test. What they do is elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import IO, Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from ..arguments import command_line
 from ..background import Program, RunningProgram
+from ..errors import StartError
 from ..network import LOOPBACK, format_address
 from .callback import write
 from .config import ARGUMENTS, ServerConfig, configure
@@ -76,6 +77,53 @@ class Server(RunningProgram):
         config = configure(given)  # what cannot work is refused here
         line = command_line(ARGUMENTS, given)
         super().__init__(_start(line, server_init_callback, log), host, _details(config))
+
+
+class NativeServer(RunningProgram):
+    """A running server in C; as `Server`, but for what only Python can do.
+
+    Args:
+        binary: the program, which ``tvmrpc build-server`` makes.
+        options: more options of the program, as ``--work-dir=/data``.
+        host, port, port_end, is_proxy, tracker_addr, key, load_library, custom_addr, silent,
+            reuse_addr, timeout, log, idle_timeout: as for `Server`.
+
+    Raises:
+        SettingError: an argument is of a wrong type, or they cannot go together.
+        StartError: it did not start, for example because it is no program of this machine.
+
+    Attributes:
+        host: the address it listens on, or the proxy's.
+        port: the port it listens on, or the proxy's.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        options: Sequence[str] = (),
+        *,
+        host: str = LOOPBACK,
+        port: int = 9091,
+        port_end: int = 9199,
+        is_proxy: bool = False,
+        tracker_addr: Optional[Tuple[str, int]] = None,
+        key: str = "",
+        load_library: Union[str, Sequence[str], None] = None,
+        custom_addr: Optional[str] = None,
+        silent: bool = False,
+        reuse_addr: bool = True,
+        timeout: Optional[float] = None,
+        log: Union[int, IO[Any], None] = None,
+        idle_timeout: float = 3600.0,
+    ) -> None:
+        given = dict(locals())
+        config = configure(given)
+        line = [*command_line(ARGUMENTS, given), *options]
+        try:
+            program = Program("tvmrpc-server", line, log=log, command=[binary])
+        except OSError as error:
+            raise StartError(f"{binary} cannot be started: {error.strerror}") from error
+        super().__init__(program, host, _details(config))
 
 
 def _details(config: ServerConfig) -> List[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -11,13 +12,15 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import pytest
 
 from pytest_tvmrpc import rpc
 from pytest_tvmrpc.errors import CompilerError
+from pytest_tvmrpc.runtime import native_programs
 from pytest_tvmrpc.runtime.toolchain import compile_library
+from pytest_tvmrpc.server.launch import NativeServer
 
 FOLDER = str(Path(__file__).parents[2])
 
@@ -28,6 +31,46 @@ from pytest_tvmrpc import rpc
 remote = rpc.connect("127.0.0.1", {port})
 {script}
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers of these tests."""
+    config.addinivalue_line("markers", "each_kind: with the server in Python, and with that in C")
+    config.addinivalue_line("markers", "python_only(reason): not with the server in C")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has a test of `each_kind` run with each kind of server."""
+    marked = metafunc.definition.get_closest_marker
+    if "server_kind" in metafunc.fixturenames and marked("each_kind"):
+        kinds = ["python"] if marked("python_only") else ["python", "native"]
+        metafunc.parametrize("server_kind", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(name="server_kind", scope="module")
+def _server_kind(request: pytest.FixtureRequest) -> str:
+    """``python`` or ``native``: what the fixtures that start servers start."""
+    kind: str = getattr(request, "param", "python")
+    if kind == "native":
+        request.getfixturevalue("native_server")
+    return kind
+
+
+@pytest.fixture(name="native_server", scope="session")
+def _native_server() -> str:
+    """The path of the server in C."""
+    try:
+        return native_programs.build_server()
+    except CompilerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(name="launch", scope="module")
+def _launch(request: pytest.FixtureRequest, server_kind: str) -> Callable[..., Any]:
+    """``launch(**options)``: `rpc.Server` or `NativeServer`."""
+    if server_kind == "python":
+        return rpc.Server
+    return functools.partial(NativeServer, request.getfixturevalue("native_server"))
 
 
 @pytest.fixture(name="deaths", scope="session")
@@ -118,24 +161,26 @@ Start = Callable[..., Watched]
 
 
 @pytest.fixture(name="start_server")
-def _start_server(tmp_path: Path, _own_temp: Path) -> Iterator[Start]:
+def _start_server(tmp_path: Path, _own_temp: Path, launch: Callable[..., Any]) -> Iterator[Start]:
     """``start_server(**options)``: a server that ends with the test; maybe behind a proxy."""
     with contextlib.ExitStack() as stack:
 
         def start(proxy_port: int = 0, **options: Any) -> Watched:
             log = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.log"
             file = stack.enter_context(open(log, "w"))
-            server = stack.enter_context(rpc.Server(port=proxy_port, log=file, **options))
+            server = stack.enter_context(launch(port=proxy_port, log=file, **options))
             return Watched(server, log, _own_temp)
 
         yield start
 
 
 @pytest.fixture(name="server", scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory, _own_temp: Path) -> Iterator[Watched]:
+def _server(
+    tmp_path_factory: pytest.TempPathFactory, _own_temp: Path, launch: Callable[..., Any]
+) -> Iterator[Watched]:
     """One server for the module, as it should survive every test."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with open(log, "w") as file, rpc.Server(port=0, log=file) as server:
+    with open(log, "w") as file, launch(port=0, log=file) as server:
         yield Watched(server, log, _own_temp)
 
 
@@ -191,18 +236,36 @@ Supervisor(
 """
 
 
+_SETTINGS = {
+    "handshake_s": "--handshake-timeout",
+    "idle_s": "--idle-timeout",
+    "send_s": "--send-timeout",
+    "output_nbytes": "--output-limit",
+}
+"""How the server in C is told what the one in Python has no options for."""
+
+
 @pytest.fixture(name="start_supervisor")
-def _start_supervisor(deadline_s: float) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """``start_supervisor(handshake_s=0.2)``: one with settings that no option has.
+def _start_supervisor(
+    request: pytest.FixtureRequest, deadline_s: float, server_kind: str
+) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """``start_supervisor(handshake_s=0.2)``: one with settings that not every kind has options for.
 
     Its attribute ``args`` ends with the port; `before` is called in its process first.
     """
     processes: List["subprocess.Popen[str]"] = []
 
-    def start(before: str = "", **settings: float) -> "subprocess.Popen[str]":
+    def command(before: str, settings: Dict[str, float]) -> List[str]:
+        if server_kind == "native":
+            assert not before
+            options = [f"{_SETTINGS[name]}={value}" for name, value in settings.items()]
+            return [request.getfixturevalue("native_server"), "--port=0", *options]
         script = SUPERVISOR.format(folder=FOLDER, before=before, settings=settings)
+        return [sys.executable, "-S", "-c", script]
+
+    def start(before: str = "", **settings: float) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-S", "-c", script],
+            command(before, settings),
             stdin=subprocess.PIPE,  # in which nothing ever comes
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -210,7 +273,7 @@ def _start_supervisor(deadline_s: float) -> Iterator[Callable[..., "subprocess.P
         )
         processes.append(process)
         assert process.stdout is not None
-        process.args = [int(process.stdout.readline())]
+        process.args = [int(process.stdout.readline().rpartition(":")[2])]
         return process
 
     yield start

@@ -34,6 +34,8 @@ from pytest_tvmrpc.errors import (
 from pytest_tvmrpc.protocol import tracker as wire
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
+pytestmark = pytest.mark.each_kind
+
 WaitUntil = Callable[..., None]
 
 FOLDER = str(Path(__file__).parents[2])
@@ -329,15 +331,21 @@ def _libraries(tmp_path_factory: pytest.TempPathFactory) -> Tuple[str, str]:
 
 
 @pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
-def test_load_library(start_server: Any, libraries: Tuple[str, str], no_fork: bool) -> None:
+def test_load_library(
+    start_server: Any, libraries: Tuple[str, str], no_fork: bool, server_kind: str
+) -> None:
     """What it exports is there for whatever a session loads; a relative path is from here."""
+    if no_fork and server_kind == "native":
+        pytest.skip("each session is a fork of the server in C")
     known, user = libraries
     with start_server().connect() as remote:
         remote.upload(user)
         with pytest.raises(LibraryError, match="base_value"):
             remote.load_module("user.so")
     given = os.path.relpath(known)
-    server = start_server(load_library=f"{given}:libc.so.6", no_fork=no_fork)
+    server = start_server(
+        load_library=f"{given}:libc.so.6", **({"no_fork": True} if no_fork else {})
+    )
     for _ in range(2):
         with server.connect() as remote:
             remote.upload(user)
@@ -385,6 +393,7 @@ def _refused(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return build
 
 
+@pytest.mark.python_only(reason="that in C refuses it, as any library")
 @pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
 def test_a_library_of_tvm_that_lacks_something(
     start_server: Any, libraries: Tuple[str, str], refused: Callable[[str], str], no_fork: bool
@@ -429,6 +438,7 @@ def test_a_library_that_is_gone_later(
     assert server.serves()
 
 
+@pytest.mark.python_only(reason="Python's own")
 @pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
 def test_server_init_callback(start_server: Any, tmp_path: Path, no_fork: bool) -> None:
     """A closure; what it registers is there in each session. It runs once, or once in each."""
@@ -451,6 +461,7 @@ def test_server_init_callback(start_server: Any, tmp_path: Path, no_fork: bool) 
     assert calls.read_text() == "called\n" * (2 if no_fork else 1)
 
 
+@pytest.mark.python_only(reason="Python's own")
 @pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
 def test_what_shadows_a_module_of_the_callback(
     tmp_path: Path, deadline_s: float, no_fork: bool
@@ -489,6 +500,7 @@ def test_what_shadows_a_module_of_the_callback(
     assert done.stdout == "the caller's\n"
 
 
+@pytest.mark.python_only(reason="Python's own")
 @pytest.mark.parametrize("no_fork", [False, True], ids=["fork", "no fork"])
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
 def test_a_callback_of_which_two_processes_return(
@@ -513,6 +525,7 @@ def test_a_callback_of_which_two_processes_return(
     assert server.serves()
 
 
+@pytest.mark.python_only(reason="Python's own")
 def test_a_library_of_which_two_processes_return(
     start_server: Any, tmp_path: Path, deaths: str
 ) -> None:
@@ -526,6 +539,7 @@ def test_a_library_of_which_two_processes_return(
             assert remote.get_function("rpc.test.addone")(1) == 2
 
 
+@pytest.mark.python_only(reason="Python's own")
 def test_a_callback_that_raises(start_server: Any) -> None:
     """Its text is why there is no server; with an interpreter for each session, each is told."""
 
@@ -549,6 +563,7 @@ def test_a_callback_that_cannot_travel(monkeypatch: pytest.MonkeyPatch) -> None:
         rpc.Server(port=0, server_init_callback=print, silent=True)
 
 
+@pytest.mark.python_only(reason="Python's own")
 def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil, deadline_s: float) -> None:
     """A session is an interpreter of its own, and ends as one that was forked."""
     server = start_server(no_fork=True)
@@ -569,6 +584,7 @@ def test_no_fork(start_server: Any, deaths: str, wait_until: WaitUntil, deadline
     wait_until(lambda: server.is_at_rest, "nothing is left of the sessions")
 
 
+@pytest.mark.python_only(reason="Python's own")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_server_that_does_not_fork_ends(
     start_server: Any,

@@ -23,6 +23,8 @@ from pytest_tvmrpc.server.kept import ANSWER, AT_THE_END, QUESTION
 from pytest_tvmrpc.server.output import SessionOutput
 from pytest_tvmrpc.server.printed import printed
 
+pytestmark = pytest.mark.each_kind
+
 MIB = 1 << 20
 
 
@@ -182,11 +184,18 @@ def test_a_kernel_that_writes_everywhere(start_server: Any, prints: str, wait_un
 
 
 @pytest.mark.parametrize("arguments", [(-1,), ("0",), (0, -1), (1.5,), (True,), (0, "all")])
-def test_what_is_no_number_of_bytes(server: Any, arguments: Tuple[Any, ...]) -> None:
+def test_what_is_no_number_of_bytes(
+    server: Any, arguments: Tuple[Any, ...], server_kind: str
+) -> None:
     """Refused, and the session goes on."""
+    if server_kind == "native" and arguments == (True,):
+        pytest.skip("which is 1 to functions in C, as clients up to TVM 0.17 send no other")
     with server.connect() as remote:
         function = remote.get_function("tvmrpc.server.output")
-        with pytest.raises((ValueError, RemoteError), match="no number of bytes"):
+        with pytest.raises(
+            (ValueError, RemoteError),
+            match=r"no number of bytes|expected an? (offset|number of bytes)",
+        ):
             function(*arguments)
         assert function(0) == bytes(8)
 

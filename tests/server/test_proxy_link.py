@@ -20,6 +20,8 @@ from pytest_tvmrpc.protocol.pause import LAST_PAUSE_S
 from pytest_tvmrpc.server import proxy_link
 from pytest_tvmrpc.server.watching import Watching
 
+pytestmark = pytest.mark.each_kind
+
 WaitUntil = Callable[..., None]
 
 MAGIC = 0xFF271

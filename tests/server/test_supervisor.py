@@ -39,6 +39,8 @@ from pytest_tvmrpc.protocol.packets import trailing_exception
 from pytest_tvmrpc.runtime.toolchain import compile_library
 from pytest_tvmrpc.session.incoming import LAST_NBYTES
 
+pytestmark = pytest.mark.each_kind
+
 Dial = Callable[[int], socket.socket]
 Hello = Callable[..., bytes]
 WaitUntil = Callable[..., None]
@@ -644,6 +646,7 @@ def test_a_client_that_is_killed(
 # --- time limits --------------------------------------------------------------------------------
 
 
+@pytest.mark.python_only(reason="system calls are replaced")
 def test_a_session_that_expires_before_it_begins(start_supervisor: Any) -> None:
     """Its process is told to end when it has hardly been forked; the server is not meant."""
     slow_children = """
@@ -739,6 +742,7 @@ def test_there_is_nothing_to_read(start_supervisor: Any, deaths: str, deadline_s
         assert remote.load_module("deaths.so")["read_stdin"]() == 0
 
 
+@pytest.mark.python_only(reason="system calls are replaced")
 def test_whatever_signals_it_was_started_with(start_supervisor: Any, deadline_s: float) -> None:
     """Blocked or ignored ones: the ends of its sessions are noticed, and so is SIGTERM."""
     odd = """
@@ -949,6 +953,7 @@ def test_the_kernel_looks_after_connections() -> None:
 # --- what the machine does not give ---------------------------------------------------------------
 
 
+@pytest.mark.python_only(reason="system calls are replaced")
 def test_no_process_for_a_session(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
     """fork() fails: that client is told why, the next is served."""
     server = start_supervisor(before="fork_once_fails()")
@@ -963,6 +968,7 @@ def test_no_process_for_a_session(start_supervisor: Any, dial: Dial, hello: Hell
         assert remote.get_function("rpc.test.addone")(1) == 2
 
 
+@pytest.mark.python_only(reason="system calls are replaced")
 def test_the_clock_is_set(start_supervisor: Any, dial: Dial, hello: Hello) -> None:
     """By hours, back and forth, all the time: no limit is met early, and none late."""
     server = start_supervisor(before="clock_jumps()", handshake_s=0.3, idle_s=20.0)
@@ -1172,10 +1178,10 @@ def test_a_session_that_leaves_many_files(server: Any, deaths: str, wait_until: 
 # --- starting -----------------------------------------------------------------------------------
 
 
-def test_a_port_in_use(server: Any) -> None:
+def test_a_port_in_use(server: Any, launch: Callable[..., Any]) -> None:
     """The message says which, and what to do; nothing is left running."""
     with pytest.raises(StartError, match=rf"cannot bind to port {server.port} on 127\.0\.0\.1"):
-        type(server.server)(port=server.port, port_end=server.port + 1, silent=True, log=-3)
+        launch(port=server.port, port_end=server.port + 1, silent=True, log=-3)
 
 
 def test_an_address_of_version_six(start_server: Any) -> None:
@@ -1193,10 +1199,10 @@ def test_an_address_of_version_six(start_server: Any) -> None:
         rpc.connect("127.0.0.1", server.port)
 
 
-def test_an_address_that_is_not_ours(server: Any) -> None:
+def test_an_address_that_is_not_ours(launch: Callable[..., Any]) -> None:
     """It is named, too."""
     with pytest.raises(StartError, match=r"cannot bind to .* on 192\.0\.2\.1"):
-        type(server.server)(host="192.0.2.1", port=0, silent=True, log=-3)
+        launch(host="192.0.2.1", port=0, silent=True, log=-3)
 
 
 def test_sessions_do_not_share_what_they_leave(server: Any) -> None:

@@ -1,6 +1,5 @@
 /* tvmrpc-server: serves this machine's devices over TVM's RPC. Options, and what is found out before
  * the first client comes. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -20,6 +19,7 @@
 #endif
 
 #define CHECK_S 10
+enum { MOST_SAID = 4096 };
 
 mrpc_config mrpc_settings = {
     .host = "127.0.0.1",
@@ -259,14 +259,12 @@ static int make_absolute(char *why) {
 }
 
 static void load_and_tell(int fd) {
-  char *name = strtok(mrpc_settings.libraries, ":");
+  char *error;
+  size_t nbytes;
   alarm(CHECK_S + 1); /* also when nobody is left to end it */
-  for (; name; name = strtok(NULL, ":")) {
-    if (dlopen(name, RTLD_NOW | RTLD_GLOBAL)) continue;
-    dprintf(fd, "the library %.100s cannot be loaded: %.300s", name, dlerror());
-    _exit(0);
-  }
-  _exit(write(fd, "+", 1) == 1 ? 0 : 1);
+  if (!mrpc_load_libraries(mrpc_settings.libraries)) _exit(write(fd, "+", 1) != 1);
+  error = mrpc_take_error(&nbytes);
+  _exit(write(fd, error, nbytes < MOST_SAID ? nbytes : MOST_SAID) < 0);
 }
 
 /* Tries to load the libraries, in a process of its own: this one shall stay free of them. */
