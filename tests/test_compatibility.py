@@ -54,6 +54,7 @@ DOCUMENTED = {
     "connect": "url port key session_timeout session_constructor_args enable_logging",
     "connect_tracker": "url port",
     "PopenSession": "binary",
+    "with_minrpc": "compile_func server",
     "TrackerSession": "addr",
     "TrackerSession.request": "key priority session_timeout max_retry session_constructor_args",
     "TrackerSession.request_and_run": "key func priority session_timeout max_retry",
@@ -369,7 +370,7 @@ def test_steps() -> None:
 # What no other test shows
 
 
-@pytest.mark.parametrize("name", ["with_minrpc", "websocket_proxy_server"])
+@pytest.mark.parametrize("name", ["websocket_proxy_server"])
 def test_what_is_not_here(name: str) -> None:
     """Asking for it is an AttributeError that says the name."""
     with pytest.raises(AttributeError, match=name):

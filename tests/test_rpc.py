@@ -36,7 +36,7 @@ def test_the_files_of_tvm() -> None:
     assert (RPC_CODE_SUCCESS, TrackerCode.PUT) == (0xFF271, 3)
     with LocalSession() as session:
         assert isinstance(session, rpc.client.LocalSession)
-    for name in ("base", "client", "proxy", "server", "tracker"):
+    for name in ("base", "client", "minrpc", "proxy", "server", "tracker"):
         file = importlib.import_module(f"pytest_tvmrpc.rpc.{name}")
         assert file is getattr(rpc, name)
         for member in file.__all__:

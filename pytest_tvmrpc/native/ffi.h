@@ -146,6 +146,8 @@ int mrpc_module_find(TVMFFIObject *module, const char *name, size_t nbytes, int 
                      TVMFFIObject **function);
 /* The functions that are linked into the program, or were registered; a new reference. */
 TVMFFIObject *mrpc_system_library(const char *prefix, size_t nbytes);
+/* Makes functions that are linked into this program, and do not register, part of it. */
+void mrpc_register_linked(void);
 /* Registered by libraries as they are loaded (both ages): 0 or -1. `is_legacy`: the older form. */
 int mrpc_system_symbol(const char *name, void *symbol, int is_legacy);
 /* What TVMFFIEnvModRegisterContextSymbol gave: the value for variables of libraries loaded later. */

@@ -505,7 +505,7 @@ static int linked_path(const TVMFFIAny *args, int32_t num_args, char *name, char
   }
   if (is_linked(suffix_of(path))) return link_file(name, path);
   if (is_library(suffix_of(path))) return 0;
-  return mrpc_raise("LibraryError", "Do not know how to load %s; expected .so, .o or .tar", name);
+  return mrpc_raise("LibraryError", "Do not know how to link %s; expected .so, .o or .tar", name);
 }
 
 /* The loader takes a path that it knows for the library it knows: each load has a path of its own. */

@@ -95,6 +95,7 @@ int mrpc_register(const mrpc_named *functions, size_t count) {
 static int add_one(ARGUMENTS) {
   int64_t number;
   UNUSED;
+  if (num_args > 1) return mrpc_raise("TypeError", "%d arguments; expected one", (int)num_args);
   if (mrpc_argument_int(args, num_args, 0, "an int", &number) != 0) return -1;
   mrpc_return_int_to(result, (int64_t)((uint64_t)number + 1));
   return 0;
@@ -488,6 +489,7 @@ static int system_lib(ARGUMENTS) {
   TVMFFIObject *module;
   UNUSED;
   if (num_args > 0 && mrpc_argument_text(args, num_args, 0, "a prefix", &prefix) != 0) return -1;
+  mrpc_register_linked();
   module = mrpc_system_library(prefix.data, prefix.size);
   if (module == NULL) return -1;
   mrpc_return_object(result, module);

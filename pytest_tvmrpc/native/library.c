@@ -629,6 +629,33 @@ int mrpc_system_symbol(const char *name, void *symbol, int is_legacy) {
   return 0;
 }
 
+/* Kernels that are linked into this program, and do not register: it exports them by their names. */
+void mrpc_register_linked(void) {
+  static int is_done;
+  mrpc_elf elf;
+  size_t index, nbytes;
+  if (is_done) return;
+  is_done = 1;
+  if (mrpc_elf_open(&elf, "/proc/self/exe") != 0) { /* not there: nothing to be found that way */
+    free(mrpc_take_error(&nbytes));
+    return;
+  }
+  for (index = 0; index < elf.symbol_count; index++) {
+    mrpc_symbol symbol = mrpc_elf_symbol(&elf, index);
+    void *place = symbol.is_defined ? program_symbol(symbol.name) : NULL;
+    if (place == NULL) continue;
+    if (symbol.is_function && begins(symbol.name, PREFIX) && symbol.name[strlen(PREFIX)] != '_') {
+      if (symbol_named(symbol.name, "", "") == NULL && mrpc_system_symbol(symbol.name, place, 0) != 0) {
+        free(mrpc_take_error(&nbytes));
+      }
+    } else if (!symbol.is_function) {
+      void *value = value_of(symbol.name);
+      if (value != NULL) *(void **)place = value;
+    }
+  }
+  mrpc_elf_close(&elf);
+}
+
 TVMFFIObject *mrpc_system_library(const char *prefix, size_t nbytes) {
   char text[MAX_SYMBOL + 1];
   mrpc_module *module;

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from ..client.tracker import TrackerSession, connect_tracker
     from ..errors import RemoteError, RPCError, RPCSessionTimeoutError
     from ..proxy.launch import Proxy
+    from ..runtime.minrpc import with_minrpc
     from ..server.launch import Server
     from ..tracker.launch import Tracker
-    from . import base, client, proxy, server, tracker
+    from . import base, client, minrpc, proxy, server, tracker
 
 __all__ = [
     "LocalSession",
@@ -35,9 +36,11 @@ __all__ = [
     "client",
     "connect",
     "connect_tracker",
+    "minrpc",
     "proxy",
     "server",
     "tracker",
+    "with_minrpc",
 ]
 
 _HOMES = {
@@ -53,12 +56,13 @@ _HOMES = {
     "TrackerSession": "client.tracker",
     "connect": "client.connect",
     "connect_tracker": "client.tracker",
+    "with_minrpc": "runtime.minrpc",
 }
 
 if not TYPE_CHECKING:  # to which every name would be there
 
     def __getattr__(name: str) -> Any:
-        if name in ("base", "client", "proxy", "server", "tracker"):
+        if name in ("base", "client", "minrpc", "proxy", "server", "tracker"):
             return importlib.import_module(f"{__name__}.{name}")
         home = _HOMES.get(name)
         if home is None:

@@ -13,7 +13,9 @@ from typing import BinaryIO, Dict, List, NamedTuple, Optional, Tuple
 from ..errors import LibraryError
 
 MAGIC = b"\x7fELF"
+PROGRAM = 2  # ET_EXEC; one that can be anywhere in memory is ET_DYN, as libraries are
 SHARED = 3  # ET_DYN
+_INTERPRETER = 3  # PT_INTERP
 _KINDS = {1: "an object file, not linked yet", 2: "a program", 4: "a core dump"}
 _MACHINES = {
     3: "x86",
@@ -155,6 +157,19 @@ def architecture(path: str) -> Architecture:
     """
     with open(path, "rb") as file:
         return _architecture(_Reader(path, file))[0]
+
+
+def is_program(path: str) -> bool:
+    """Whether a file can be started, and is not only a library.
+
+    Raises:
+        LibraryError: it is no ELF file.
+    """
+    with open(path, "rb") as file:
+        reader = _Reader(path, file)
+        _, (table, entry_size, count), kind = _architecture(reader)
+        segments = [reader.unpack("I", table + number * entry_size)[0] for number in range(count)]
+    return kind == PROGRAM or _INTERPRETER in segments
 
 
 def read(path: str) -> ElfFile:

@@ -80,7 +80,8 @@ def _link(
     fpack_imports: Optional[Callable[..., str]],
     options: Dict[str, Any],
 ) -> Any:
-    if getattr(fcompile, "need_system_lib", False):
+    is_wanted = getattr(fcompile, "need_system_lib", False)
+    if is_wanted and not getattr(fcompile, "finds_functions", False):  # and ours register nothing
         raise ValueError(f"{fcompile!r} need --system-lib option")
     if module.imports and fpack_imports is not None:
         files.append(fpack_imports(module, False, "", folder))

@@ -16,6 +16,7 @@ __all__ = [
     "check_object",
     "compile_library",
     "compile_program",
+    "create_executable",
     "create_shared",
     "cross_compiler",
     "find_compiler",
@@ -218,6 +219,27 @@ def create_shared(
     """
     words = [options] if isinstance(options, str) else options or ()
     compile_library(objects, output, options=words, compiler=cc, folder=cwd, target=target)
+
+
+def create_executable(
+    output: str,
+    objects: Union[str, Sequence[str]],
+    options: Union[str, Sequence[str], None] = None,
+    cc: Optional[str] = None,
+    cwd: Optional[Path] = None,
+    target: Optional[str] = None,
+) -> None:
+    """The same for a program, under TVM's name, too; the arguments are those of `create_shared`.
+
+    Raises:
+        CompilerError: no compiler, or it refused.
+        TypeError: both a compiler and a target are given.
+    """
+    files = [objects] if isinstance(objects, str) else objects
+    words = [options] if isinstance(options, str) else options or ()
+    places = [os.path.join(cwd, file) for file in files] if cwd else files
+    where = os.path.join(cwd, output) if cwd else output
+    compile_program(places, where, options=words, compiler=cc, target=target)
 
 
 def cross_compiler(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from .sequences import (
     BOOL,
@@ -40,6 +40,8 @@ from .sequences import (
 MAGIC = 0xFF271
 CPU = Device(1, 0)
 
+Place = Union[int, socket.socket]
+
 
 class RemoteRaisedError(Exception):
     """An Exception packet; its text is the argument."""
@@ -57,7 +59,7 @@ class Connection:
     """Packets over a socket, and a transcript of them.
 
     Args:
-        port: of the server.
+        port: of the server; or a socket that is connected already, on which no hello is said.
         key: the match key.
         options: words behind it, e.g. ``-timeout=2``.
         timeout_s: how long any answer may take.
@@ -68,8 +70,13 @@ class Connection:
         server_key: what the server said in its hello.
     """
 
-    def __init__(self, port: int, key: str, options: str, timeout_s: float, host: str) -> None:
+    def __init__(self, port: Place, key: str, options: str, timeout_s: float, host: str) -> None:
         self.transcript: List[Tuple[str, bytes]] = []
+        self.server_key = ""
+        if isinstance(port, socket.socket):
+            port.settimeout(timeout_s)
+            self._socket = port
+            return
         self._socket = socket.create_connection((host, port), timeout_s)
         try:
             self.server_key = self._hello(" ".join(["client:" + key, *options.split()]).encode())
@@ -173,7 +180,7 @@ class LegacyClient(Connection):
 
     def __init__(
         self,
-        port: int,
+        port: Place,
         key: str = "",
         options: str = "",
         *,
@@ -386,7 +393,7 @@ class FfiClient(Connection):
 
     def __init__(
         self,
-        port: int,
+        port: Place,
         key: str = "",
         options: str = "",
         *,
