@@ -19,6 +19,7 @@ from . import (
     kernel,
     latency,
     lease,
+    loop,
     machine,
     memory,
     pipelines,
@@ -52,6 +53,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "P10": memory.measure,
     "P11": tracker.measure,
     "P12": runs.measure_many,
+    "P15": loop.measure,
     "P14": roundtrips.measure,
 }
 
@@ -63,6 +65,8 @@ how it is measured
   Round by round: ours, TVM, bare, ours, TVM, bare ... A figure is the p50 of the p50s of the
   rounds; a ratio is the p50 of the ratios within a round, so that drift of the machine cancels.
   P1, P2, P4 and P5 have client and server on one core. Everything is on the loopback.
+  "C" is our client with the server in C, "TVM-C" TVM's client with it; their goals have lines of
+  their own.
   "bare" is the least that Python and the kernel can do: one send, one answer, no protocol.
   TVM needs apache-tvm and tornado; without them its column says so.
 
@@ -92,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--peers",
         type=_peers,
         default=set(COLUMNS),
-        metavar="ours,TVM,bare",
+        metavar="ours,C,TVM-C,TVM,bare",
         help="who is measured (default: all)",
     )
     parser.add_argument(

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from . import machine
-from .goals import COLUMNS, ITEMS, LINES
+from .goals import COLUMNS, ITEMS, LINES, NATIVE, TVM_NATIVE
 from .rounds import ABSENT, Contest, Outcome, explain, step_limit
 from .table import Row
 
@@ -22,7 +22,8 @@ class Bench:
     """What every item gets: the stacks, a work folder, the library, the number of rounds.
 
     Args:
-        stacks: who is measured. absent: who is not, and why.
+        stacks: who is measured; those with the server in C only where they have goals.
+        absent: who is not, and why.
         folder: a scratch folder; library: the compiled kernels in it.
         rounds: of every item, or None for the item's own. quick: fewer rounds, smaller checks.
         progress: where to say what is going on.
@@ -40,7 +41,8 @@ class Bench:
         with_bare: bool,
         progress: TextIO,
     ) -> None:
-        self.stacks = tuple(stacks)
+        self.with_native = tuple(stacks)
+        self.stacks = tuple(one for one in stacks if one.name not in (NATIVE, TVM_NATIVE))
         self.absent = tuple(absent)
         self.folder = folder
         self.library = library
@@ -76,6 +78,8 @@ class Bench:
         """Adds a line of the table."""
         cells = {name: outcomes.get(name, ABSENT) for name in COLUMNS}
         self.rows.append(Row(LINES[line], cells, note))
+        for subject, more in LINES[line].of_native():
+            self.rows.append(Row(more, cells, subject=subject))
 
     def missing(self) -> dict[str, Outcome]:
         """The stacks that are not measured at all, as outcomes."""

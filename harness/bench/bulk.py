@@ -41,7 +41,7 @@ def measure_tensors(bench: Bench) -> None:
         return tensor.numpy  # type: ignore[no-any-return]
 
     with opened() as sessions:
-        sessions.open_sessions(bench.stacks)
+        sessions.open_sessions(bench.with_native)
         _compare(bench, sessions, ("P3", "P3.write"), prepare_write, _bare_write)
         _compare(bench, sessions, ("P3", "P3.read"), prepare_read, _bare_read)
     _measure_peaks(bench)
@@ -63,7 +63,7 @@ def measure_files(bench: Bench) -> None:
         return lambda: session.download(FILE)
 
     with opened() as sessions:
-        sessions.open_sessions(bench.stacks)
+        sessions.open_sessions(bench.with_native)
         _compare(bench, sessions, ("P7", "P7.upload"), prepare_upload, _bare_write)
         _compare(bench, sessions, ("P7", "P7.download"), prepare_download, _bare_read)
 

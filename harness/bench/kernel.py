@@ -11,6 +11,7 @@ COMPILERS = ("gcc", "cc", "clang")
 LIBRARY = "bench_kernel.so"
 TOUCH = "bench_touch"
 ADD = "bench_add"
+NOTHING = "bench_nothing"
 
 
 def build(folder: Path) -> Path:

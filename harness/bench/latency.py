@@ -90,7 +90,7 @@ def measure_allocation(bench: Bench) -> None:
 @contextlib.contextmanager
 def _pinned_sessions(bench: Bench) -> Iterator[Opened]:
     with machine.pinned(bench.core), opened() as sessions:
-        yield sessions.open_sessions(bench.stacks)
+        yield sessions.open_sessions(bench.with_native)
 
 
 def _compare(

@@ -25,14 +25,20 @@ def measure(bench: Bench) -> None:
     entries = bench.contest("P6", {})
     free: dict[str, list[float]] = {}
     with contextlib.ExitStack() as owner:
-        for stack in bench.stacks:
+        for stack in bench.with_native:
             free[stack.name] = []
             _enter(entries, owner, stack, free[stack.name])
         if bench.with_bare:
             _enter_bare(entries, owner)
         outcomes = entries.run()
     bench.add("P6.lease", outcomes)
-    bench.add("P6.free", {name: _until_free(o, free.get(name)) for name, o in outcomes.items()})
+    bench.add(
+        "P6.free",
+        {
+            name: outcome if name == BARE else _until_free(outcome, free.get(name))
+            for name, outcome in outcomes.items()
+        },
+    )
 
 
 def _until_free(lease: Outcome, samples: list[float] | None) -> Outcome:

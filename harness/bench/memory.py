@@ -30,9 +30,10 @@ def measure(bench: Bench) -> None:
     """Sizes are resident pages (VmRSS) of all processes that were started; see the remarks."""
     server, worker, tracker = bench.missing(), bench.missing(), bench.missing()
     notes: dict[str, list[str]] = {"server": [], "worker": [], "tracker": []}
-    for stack in bench.stacks:
+    for stack in bench.with_native:
         _measure_server(stack, server, worker, notes)
-        _measure_tracker(stack, tracker, notes)
+        if stack in bench.stacks:
+            _measure_tracker(stack, tracker, notes)
     if bench.with_bare:
         server[BARE] = Outcome((float(_bare_memory()),))
     bench.add("P10.server", server, _remark(notes["server"]))

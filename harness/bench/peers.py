@@ -15,7 +15,7 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .goals import OURS, TVM
+from .goals import NATIVE, OURS, TVM, TVM_NATIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,12 +85,13 @@ class OurStack:
     Args:
         is_legacy: whether sessions with our own server speak the older dialect, which the server
             learns from what it hears. With TVM's server they speak the server's.
+        program: the server in C, if that is the server.
     """
 
-    name = OURS
-
-    def __init__(self, *, is_legacy: bool = False) -> None:
+    def __init__(self, *, is_legacy: bool = False, program: str = "") -> None:
+        self.name = NATIVE if program else OURS
         self._is_legacy = is_legacy
+        self._program = program
         package = importlib.import_module("pytest_tvmrpc")
         self._rpc = package.rpc
         self.runtime: Runtime = package.runtime
@@ -103,6 +104,10 @@ class OurStack:
 
     @contextlib.contextmanager
     def server(self, tracker: Address | None = None, key: str = "") -> Iterator[Address]:
+        if self._program:
+            with _native_server(self._program, tracker, key) as address:
+                yield address
+            return
         with self._rpc.Server(
             host=LOOPBACK, port=0, tracker_addr=tracker, key=key, silent=True
         ) as server:
@@ -123,17 +128,25 @@ class OurStack:
 
 
 class TvmStack:
-    """apache-tvm, as its documentation uses it."""
+    """apache-tvm, as its documentation uses it.
 
-    name = TVM
+    Args:
+        program: the server in C, if that is the server; the tracker is ours then.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "") -> None:
+        self.name = TVM_NATIVE if program else TVM
+        self._program = program
         self._rpc = importlib.import_module("tvm.rpc")
         self.runtime: Runtime = importlib.import_module("tvm.runtime")
         self.version = importlib.metadata.version("apache-tvm")
 
     @contextlib.contextmanager
     def tracker(self) -> Iterator[Address]:
+        if self._program:
+            with OurStack().tracker() as address:
+                yield address
+            return
         port = free_port()
         module = importlib.import_module("tvm.rpc.tracker")  # wants tornado; the rest does not
         with _silent_children():
@@ -145,6 +158,10 @@ class TvmStack:
 
     @contextlib.contextmanager
     def server(self, tracker: Address | None = None, key: str = "") -> Iterator[Address]:
+        if self._program:
+            with _native_server(self._program, tracker, key) as address:
+                yield address
+            return
         port = free_port()
         with _silent_children():
             server = self._rpc.Server(
@@ -166,6 +183,19 @@ class TvmStack:
         """Nothing: TVM's session ends when the last name for it is gone."""
 
 
+@contextlib.contextmanager
+def _native_server(program: str, tracker: Address | None, key: str) -> Iterator[Address]:
+    launch = importlib.import_module("pytest_tvmrpc.server.launch")
+    with launch.NativeServer(program, port=0, key=key, tracker_addr=tracker) as server:
+        yield (LOOPBACK, server.port)
+
+
+def _build() -> str:
+    """The server in C."""
+    programs = importlib.import_module("pytest_tvmrpc.runtime.native_programs")
+    return str(programs.build_server())
+
+
 class Absent(NamedTuple):
     """A stack that cannot be measured here, and why."""
 
@@ -179,6 +209,8 @@ def find_stacks(names: set[str], *, is_legacy: bool = False) -> tuple[list[Stack
     absent: list[Absent] = []
     makers: tuple[tuple[str, Callable[[], Stack]], ...] = (
         (OURS, lambda: OurStack(is_legacy=is_legacy)),
+        (NATIVE, lambda: OurStack(is_legacy=is_legacy, program=_build())),
+        (TVM_NATIVE, lambda: TvmStack(_build())),
         (TVM, TvmStack),
     )
     for name, make in makers:

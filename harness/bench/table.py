@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .goals import BARE, COLUMNS, OURS, TVM, Line
-from .rounds import Outcome, ratio
+from .goals import BARE, COLUMNS, NATIVE, OURS, TVM, TVM_NATIVE, Line
+from .rounds import ABSENT, Outcome, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-HEADINGS = ("item", "work", *COLUMNS, "ratio", "goal", "verdict")
-LEFT = (0, 1, 7)  # texts; the other columns are figures
+LEFT = ("item", "work", "verdict")  # texts; the other columns are figures
 
 SMALLEST = 0.001  # of a ratio that is written out
 
@@ -26,13 +25,15 @@ class Row(NamedTuple):
     line: Line
     cells: dict[str, Outcome]
     note: str = ""
+    subject: str = OURS
+    """The column that the goal is about."""
 
     @property
     def ratio(self) -> float | None:
-        """Ours against the column of the goal, or else against TVM's, or else against bare."""
+        """The subject against the goal's column, or else against TVM's, or else against bare."""
         against = self.line.goal.against if self.line.goal else ""
         for name in (against,) if against else (TVM, BARE):
-            figure = ratio(self.cells[OURS], self.cells[name])
+            figure = ratio(self.cells[self.subject], self.cells[name])
             if figure is not None:
                 return figure
         return None
@@ -53,7 +54,7 @@ class Row(NamedTuple):
         goal = self.line.goal
         if goal is None:
             return None
-        figure = self.ratio if goal.against else self.cells[OURS].value
+        figure = self.ratio if goal.against else self.cells[self.subject].value
         return None if figure is None else goal.is_met(figure)
 
     @property
@@ -66,11 +67,12 @@ def render(rows: Iterable[Row]) -> str:
     """The table, then a line for each cell that has no figure, then the remarks."""
     rows = list(rows)
     errors: list[str] = []
-    texts = [_texts(row, errors) for row in rows]
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *texts, strict=True)]
+    headings = _headings(rows)
+    texts = [_texts(row, errors, headings) for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *texts, strict=True)]
     rule = "  ".join("-" * width for width in widths)
-    lines = [_aligned(HEADINGS, widths), rule]
-    lines.extend(_aligned(text, widths) for text in texts)
+    lines = [_aligned(headings, headings, widths), rule]
+    lines.extend(_aligned(headings, text, widths) for text in texts)
     lines.append(rule)
     lines.append(_count(rows))
     lines.extend(f"[{number}] {error}" for number, error in enumerate(errors, 1))
@@ -82,18 +84,31 @@ def markdown(rows: Iterable[Row]) -> str:
     """The same table for a page of the documentation."""
     rows = list(rows)
     errors: list[str] = []
-    texts = [HEADINGS, ["---"] * len(HEADINGS), *(_texts(row, errors) for row in rows)]
+    headings = _headings(rows)
+    figures = (_texts(row, errors, headings) for row in rows)
+    texts = [headings, ["---"] * len(headings), *figures]
     lines = [f"| {' | '.join(text)} |" for text in texts]
     lines.extend(["", _count(rows)])
     return "\n".join(lines) + "\n"
 
 
-def _texts(row: Row, errors: list[str]) -> tuple[str, ...]:
+def _headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns: of the servers in C only if one of them was measured."""
+    there = [name for name in COLUMNS if name not in (NATIVE, TVM_NATIVE) or _is_in(rows, name)]
+    return ("item", "work", *there, "ratio", "goal", "verdict")
+
+
+def _is_in(rows: Sequence[Row], column: str) -> bool:
+    outcomes = [row.cells.get(column, ABSENT) for row in rows]
+    return any(outcome.rounds or outcome.error for outcome in outcomes)
+
+
+def _texts(row: Row, errors: list[str], headings: Sequence[str]) -> tuple[str, ...]:
     line = row.line
     return (
         line.name,
         line.work,
-        *(_cell(row, name, errors) for name in COLUMNS),
+        *(_cell(row, name, errors) for name in headings if name in COLUMNS),
         row.ratio_text,
         line.goal.text(line.kind) if line.goal else UNKNOWN,
         row.verdict,
@@ -101,7 +116,7 @@ def _texts(row: Row, errors: list[str]) -> tuple[str, ...]:
 
 
 def _cell(row: Row, name: str, errors: list[str]) -> str:
-    outcome = row.cells[name]
+    outcome = row.cells.get(name, ABSENT)
     if outcome.value is not None and not outcome.error:
         return row.line.kind.text(outcome.value)
     if not outcome.error:
@@ -112,10 +127,10 @@ def _cell(row: Row, name: str, errors: list[str]) -> str:
     return f"{'absent' if outcome.absent else 'error'} [{errors.index(text) + 1}]"
 
 
-def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(headings: Sequence[str], texts: Sequence[str], widths: Sequence[int]) -> str:
     cells = (
-        text.ljust(width) if index in LEFT else text.rjust(width)
-        for index, (text, width) in enumerate(zip(texts, widths, strict=True))
+        text.ljust(width) if heading in LEFT else text.rjust(width)
+        for heading, text, width in zip(headings, texts, widths, strict=True)
     )
     return "  ".join(cells).rstrip()
 

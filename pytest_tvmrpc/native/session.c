@@ -1051,6 +1051,7 @@ int mrpc_serve(const mrpc_session *session) {
   channel.out = session->out;
   channel.progress = session->progress;
   signal(SIGPIPE, SIG_IGN);
+  setvbuf(stdout, NULL, _IOLBF, 0); /* what a kernel printed is there when it crashes */
   make_mark(&self);
   if (session->idle_s > 0 && session->idle_s < opening_s) opening_s = session->idle_s;
   limit_waits(&self, opening_s);

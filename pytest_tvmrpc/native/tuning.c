@@ -86,9 +86,10 @@ static int fill(uint8_t *data, size_t nbytes, mrpc_dtype dtype) {
   if (dtype.code == 5 || (dtype.code == 2 && dtype.bits >= 32)) { /* complex: two numbers */
     unsigned bits = dtype.code == 5 ? dtype.bits / 2u : dtype.bits;
     if (bits == 32 || bits == 64) return fill_floats(data, nbytes, bits == 64);
-  } else if (dtype.bits % 8 == 0 && dtype.bits > 0) {
-    for (at = 0; at + dtype.bits / 8u <= nbytes && is_number; at += dtype.bits / 8u) {
-      store(data + at, random_element(dtype, &is_number), dtype.bits / 8u);
+  } else if ((dtype.bits % 8 == 0 && dtype.bits > 0) || (dtype.code == 1 && dtype.bits == 1)) {
+    unsigned width = dtype.bits == 1 ? 1 : dtype.bits / 8u; /* uint1 was bool up to TVM 0.22 */
+    for (at = 0; at + width <= nbytes && is_number; at += width) {
+      store(data + at, random_element(dtype, &is_number), width);
     }
     if (is_number) return 0;
   } else if (dtype.bits > 0 && dtype.bits < 8) { /* packed, the first one in the lowest bits */

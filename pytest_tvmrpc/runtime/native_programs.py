@@ -20,16 +20,18 @@ KINDS = ("server", "popen")
 """The programs: the server for TCP, and that of a session over two pipes."""
 
 FLAGS = (
-    *("-std=c99", "-D_GNU_SOURCE", "-O2", "-g0", "-fvisibility=hidden"),
-    *("-ffunction-sections", "-fdata-sections"),
+    *("-std=c99", "-D_GNU_SOURCE", "-Os", "-g0", "-fvisibility=hidden", "-ffunction-sections"),
+    *("-fdata-sections", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
 )
+"""A round trip takes the kernel's time, so that small code costs nothing; and nothing is thrown
+through a function of ours, so that nobody unwinds it."""
 
 LINKING = (
     *("-rdynamic", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,norelro"),
     *("-ldl", "-lpthread", "-lm"),
 )
 """Loaded libraries find the functions of the program that are exported, hence ``-rdynamic``. Memory
-that becomes read-only would begin on a page of its own, which is 64 KiB in the file on AArch64."""
+with rights of its own would begin on a page of its own, which is 64 KiB in the file on AArch64."""
 
 Compiler = Union[str, Sequence[str], None]
 

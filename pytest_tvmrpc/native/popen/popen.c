@@ -56,7 +56,6 @@ static int serve(int in, int out, const char *directory) {
   session.progress = &progress;
   fcntl(in, F_SETFD, FD_CLOEXEC);
   fcntl(out, F_SETFD, FD_CLOEXEC);
-  setvbuf(stdout, NULL, _IOLBF, 0);
   return mrpc_serve(&session);
 }
 
