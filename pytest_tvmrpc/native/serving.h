@@ -110,8 +110,8 @@ int mrpc_sink_write(mrpc_sink *sink, const uint8_t *part, size_t nbytes);
 int mrpc_sink_finish(mrpc_sink *sink);
 void mrpc_sink_abort(mrpc_sink *sink);
 /* What a function returns for the content of a file: an object of this type index, which only the
- * session that sends it knows. */
-enum { MRPC_TYPE_FILE = -1 };
+ * session that sends it knows. It is in the range of objects, so that it is released like any. */
+enum { MRPC_TYPE_FILE = INT32_MAX };
 
 typedef struct {
   TVMFFIObject object;

@@ -544,3 +544,19 @@ def test_a_compiler_that_never_ends(
         assert temporary == working
     assert server.serves()
     wait_until(lambda: server.is_at_rest, "nothing is left of the session")
+
+
+def test_what_was_downloaded_is_closed(remote):
+    """However often: a session that lasts does not run out of descriptors."""
+    name = f"kept-{os.getpid()}.bin"
+    remote.upload(bytearray(b"content"), name)
+    for _ in range(5):
+        assert remote.download(name) == b"content"
+    remote.get_function("testing.nop")()  # the session is behind what it sent
+    holders = []
+    for place in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            holders.append(os.readlink(place))
+        except OSError:
+            continue  # of a process that has ended, or of somebody else's
+    assert not [target for target in holders if target.endswith(f"/{name}")]
