@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 FOLDER = Path(__file__).parent / "corpus"
+SOURCES = Path(__file__).parents[2] / "pytest_tvmrpc" / "native"
 
 LONGEST = 400
 """Bytes of an input that is kept; longer ones show nothing that shorter ones do not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -12,17 +13,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import corpus
+from . import corpus, sessions
+from .corpus import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "pytest_tvmrpc" / "native"
 FLAGS = [
     *("-std=c99", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
 ]
+LIBRARIES = ["-ldl", "-lpthread", "-lm"]
+ENVIRONMENT = {"ASAN_OPTIONS": "allocator_may_return_null=1:max_allocation_size_mb=64"}
+"""Memory that a client asks for, and that is not there, is an error for it, not for us."""
+
 INSTALL = "install it: apt-get install clang (Debian, Ubuntu; it brings libFuzzer with it)"
 
 _PROGRESS = re.compile(r"#(\d+)\s+pulse\s+cov: (\d+) ft: (\d+) corp: (\d+)")
@@ -30,14 +35,36 @@ _DONE = re.compile(r"Done (\d+) runs")
 
 
 class Fuzzer(NamedTuple):
-    """One program: which functions it feeds, and with what it begins."""
+    """One program: which sources it feeds, and with what it begins.
+
+    Attributes:
+        sources: of native/; the others, if it names what it does without.
+        replaced: functions that the program has under the name of ``fuzz_``, in place of libc's.
+    """
 
     sources: tuple[str, ...]
     seeds: Callable[[], Iterator[bytes]]
-    options: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    dictionary: Callable[[], str] = str
+
+    def paths(self) -> list[Path]:
+        """The sources."""
+        if self.sources:
+            return [SOURCES / name for name in self.sources]
+        return [path for path in sorted(SOURCES.glob("*.c")) if path.name not in self.without]
 
 
-FUZZERS = {"wire": Fuzzer(("wire.c", "answers.c", "handshake.c"), corpus.wire_seeds)}
+FUZZERS = {
+    "wire": Fuzzer(("wire.c", "answers.c", "handshake.c"), corpus.wire_seeds),
+    "session": Fuzzer(
+        (),
+        sessions.seeds,
+        ("handles.c", "timing_loop.c"),  # which it has within it
+        ("fork", "connect", "nanosleep", "mmap", "dlopen"),
+        sessions.dictionary,
+    ),
+}
 
 
 class FuzzingError(Exception):
@@ -53,19 +80,30 @@ def build(name: str, folder: Path) -> Path:
     compiler = os.environ.get("CLANG") or shutil.which("clang")
     if compiler is None:
         raise FuzzingError(f"clang is not in PATH; {INSTALL}")
-    program = folder / f"fuzz_{name}"
-    sources = [HERE / f"fuzz_{name}.c", *(SOURCES / source for source in FUZZERS[name].sources)]
-    command = [compiler, *FLAGS, "-fsanitize=fuzzer", f"-I{SOURCES}", *map(str, sources)]
+    fuzzer, program = FUZZERS[name], folder / f"fuzz_{name}"
+    replaced = [f"-D{function}=fuzz_{function}" for function in fuzzer.replaced]
+    options = [*FLAGS, *replaced, f"-I{SOURCES}"]
+    paths = [HERE / f"fuzz_{name}.c", *fuzzer.paths()]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda path: _compiled([compiler, *options], path, folder), paths))
+    _tell([compiler, *FLAGS, "-fsanitize=fuzzer", "-rdynamic", *objects, *LIBRARIES], program)
+    return program
+
+
+def _compiled(command: list[str], path: Path, folder: Path) -> str:
+    place = folder / f"{path.stem}.o"
+    _tell([*command, "-fsanitize=fuzzer-no-link", "-c", str(path)], place)
+    return str(place)
+
+
+def _tell(command: list[str], result: Path) -> None:
+    """Has the compiler make something."""
     done = subprocess.run(
-        [*command, *FUZZERS[name].options, "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*command, "-o", str(result)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         hint = f"\n{INSTALL}" if "clang_rt" in done.stderr else ""
-        raise FuzzingError(f"{name} cannot be compiled:\n{done.stderr}{hint}")
-    return program
+        raise FuzzingError(f"{result.name} cannot be made:\n{done.stderr}{hint}")
 
 
 def fuzz(name: str, seconds: int, *, is_kept: bool) -> None:
@@ -93,16 +131,29 @@ def fuzz(name: str, seconds: int, *, is_kept: bool) -> None:
             smallest = folder / "smallest"
             smallest.mkdir()
             merge = [str(program), "-merge=1", str(smallest), str(inputs)]
-            subprocess.run(merge, capture_output=True, check=True)
+            environment = {**os.environ, **ENVIRONMENT}
+            subprocess.run(merge, env=environment, capture_output=True, check=True)
             count = corpus.keep(name, (path.read_bytes() for path in smallest.iterdir()))
             print(f"{name}: {count} inputs are kept in {corpus.FOLDER / name}.txt")
 
 
 def _run(name: str, command: list[str], folder: Path) -> str:
     """The fuzzer itself; the number of inputs that it made, as its text says."""
-    command[1:1] = ["-timeout=20", "-rss_limit_mb=2048", f"-artifact_prefix={folder}/failed-"]
+    words = folder / "words"
+    words.write_text(FUZZERS[name].dictionary(), "ascii")
+    command[1:1] = [
+        *("-timeout=20", "-rss_limit_mb=2048", "-max_len=4096", f"-dict={words}"),
+        f"-artifact_prefix={folder}/failed-",
+    ]
     runs, started, shown, last = "0", time.monotonic(), 0.0, []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as fuzzer:
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as fuzzer:
         assert fuzzer.stderr is not None
         for line in fuzzer.stderr:
             last = [*last[-200:], line]

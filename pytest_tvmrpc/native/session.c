@@ -611,7 +611,7 @@ static int copy_to_remote(serving *self, const request *asked) {
   here = asked->nbytes - (size_t)taken;
   if (here + channel->missing != nbytes) {
     return mrpc_raise("RemoteProtocolError", "a copy of %llu bytes in a packet with %llu",
-                      (unsigned long long)nbytes, (unsigned long long)(here + channel->missing));
+                      (unsigned long long)nbytes, here + (unsigned long long)channel->missing);
   }
   memory = memory_of(&record, nbytes);
   if (memory == NULL) return -1;
@@ -871,7 +871,7 @@ static int collect(serving *self, request *asked) {
   if (!channel->missing) return 0;
   if ((int64_t)(have + channel->missing) > MRPC_MAX_COLLECTED) {
     return mrpc_raise("RemoteProtocolError", "a request of %llu bytes; at most %lld can be",
-                      (unsigned long long)(have + channel->missing), MRPC_MAX_COLLECTED);
+                      have + (unsigned long long)channel->missing, MRPC_MAX_COLLECTED);
   }
   while (body == NULL || channel->missing > 0) {
     uint64_t part = channel->missing;
@@ -882,7 +882,7 @@ static int collect(serving *self, request *asked) {
     if (larger == NULL) {
       free(body);
       return mrpc_raise("MemoryError", "no memory for a request of %llu bytes",
-                        (unsigned long long)(have + part));
+                        have + (unsigned long long)part);
     }
     if (body == NULL) memcpy(larger, asked->body, have);
     body = larger;
@@ -1043,6 +1043,8 @@ int mrpc_serve(const mrpc_session *session) {
   static mrpc_channel channel; /* one for each process */
   static serving self;
   double opening_s = session->opening_s;
+  memset(&self, 0, sizeof(self));
+  memset(&channel, 0, offsetof(mrpc_channel, buffer));
   self.settings = session;
   self.channel = &channel;
   self.dialect = MRPC_FFI;
