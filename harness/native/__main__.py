@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .fuzz import FUZZERS, FuzzingError, fuzz, once
+from .lint import LintError, lint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     fuzzing.add_argument("--keep", action="store_true", help="update the inputs in corpus/")
     fuzzing.add_argument("--input", type=bytes.fromhex, metavar="HEX", help="run this one input")
+    commands.add_parser("lint", help="cppcheck and clang-tidy")
     return parser.parse_args(arguments)
 
 
@@ -32,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     options = parse(arguments)
     try:
-        for name in [options.only] if options.only else list(FUZZERS):
-            if options.input is not None:
-                once(name, options.input)
-            else:
+        if options.command == "lint":
+            lint()
+        elif options.input is not None:
+            once(options.only or "wire", options.input)
+        else:
+            for name in [options.only] if options.only else list(FUZZERS):
                 fuzz(name, options.seconds, is_kept=options.keep)
-    except FuzzingError as error:
+    except (FuzzingError, LintError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

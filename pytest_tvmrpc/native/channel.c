@@ -101,7 +101,7 @@ int mrpc_answer(mrpc_channel *channel, const uint8_t *packet, size_t nbytes) {
 int mrpc_answer_long(mrpc_channel *channel, const uint8_t *head, size_t head_nbytes,
                      const uint8_t *content, uint64_t nbytes) {
   struct iovec parts[3];
-  uint64_t last = nbytes > 4 * MRPC_LAST ? MRPC_LAST : 0;
+  uint64_t last = nbytes > 4ull * MRPC_LAST ? MRPC_LAST : 0;
   if (head_nbytes + nbytes <= SHORT) {
     if (mrpc_answer(channel, head, head_nbytes) != 0) return -1;
     return mrpc_answer(channel, content, (size_t)nbytes);

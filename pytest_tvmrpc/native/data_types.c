@@ -87,9 +87,9 @@ static int parse(TVMFFIByteArray rest, mrpc_dtype *dtype) {
     int is_scalable = take(&rest, "vscalex");
     lanes = take_number(&rest, 9);
     if (is_scalable && lanes > 0) {
-      lanes = 2 * SCALABLE - lanes;
+      lanes = 2L * SCALABLE - lanes;
       least = SCALABLE;
-      most = 2 * SCALABLE;
+      most = 2L * SCALABLE;
     }
   }
   if (rest.size || code > 255 || bits < 1 || bits > 255 || lanes < least || lanes >= most)

@@ -100,7 +100,7 @@ int mrpc_out_of_memory(void) {
   return -1;
 }
 
-int mrpc_raise(const char *kind, const char *format, ...) {
+int(mrpc_raise)(const char *kind, const char *format, ...) {
   char small[512], *text = small;
   int size;
   va_list values, again;
@@ -177,7 +177,7 @@ static void say_what_is_missing(growing *text) {
     text->size--;
     text->left_out++;
   }
-  for (size = 0; text->size > MRPC_MAX_TEXT - sizeof said; text->size--)
+  for (; text->size > MRPC_MAX_TEXT - sizeof said; text->size--)
     text->left_out++;
   size = snprintf(said, sizeof said, "... (%lu bytes more)", (unsigned long)text->left_out);
   text->left_out = 0;
@@ -190,9 +190,7 @@ char *mrpc_take_error(size_t *nbytes) {
   char *smaller;
   if (!text.bytes)
     abort(); /* not even an answer can be given */
-  if (!error)
-    add(&text, "RuntimeError", 12);
-  else if (error->kind.size)
+  if (error && error->kind.size)
     add(&text, error->kind.data, error->kind.size);
   else
     add(&text, "RuntimeError", 12);

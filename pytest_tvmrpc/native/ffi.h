@@ -117,6 +117,9 @@ void mrpc_register_containers(void);
 
 /* Raises; returns -1, for `return mrpc_raise(...)`. */
 int mrpc_raise(const char *kind, const char *format, ...) MRPC_PRINTF(2, 3);
+#ifdef __clang_analyzer__ /* it does not look into functions of any number of arguments */
+#define mrpc_raise(...) (mrpc_raise(__VA_ARGS__), -1)
+#endif
 /* Takes the raised error as text, "Kind: message" and then notes such as its place, at most
  * MRPC_MAX_TEXT bytes and a NUL; malloc'ed, never NULL. */
 char *mrpc_take_error(size_t *nbytes);

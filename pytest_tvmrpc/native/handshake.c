@@ -43,7 +43,7 @@ static int is_space(int32_t number) {
 
 /* The next word of a text in UTF-8, from *at on: its length, 0 if there is none. */
 static size_t next_word(const uint8_t *text, size_t nbytes, size_t *at, const uint8_t **word) {
-  size_t start = *at, end = *at;
+  size_t start = *at, end = start;
   while (end < nbytes) {
     size_t next = end;
     if (is_space(next_character(text, nbytes, &next))) {

@@ -134,7 +134,7 @@ static int refuse(int code, const char *how, const char *expected) {
 }
 
 static int plain_from_legacy(TVMValue value, int code, TVMFFIAny *any) {
-  static const signed char kinds[] = {
+  static const uint8_t kinds[] = {
       MRPC_TYPE_INT,       MRPC_TYPE_INT,    MRPC_TYPE_FLOAT, MRPC_TYPE_OPAQUE_PTR, MRPC_TYPE_NONE,
       MRPC_TYPE_DATA_TYPE, MRPC_TYPE_DEVICE,
   };

@@ -63,8 +63,7 @@ int mrpc_is_same(const TVMFFIAny *one, const TVMFFIAny *other) {
   TVMFFIByteArray text, other_text;
   int is_text, is_other_text;
   if (mrpc_content_of(one, &text))
-    return one->type_index == other->type_index &&
-           memcmp(&one->as, &other->as, sizeof one->as) == 0;
+    return one->type_index == other->type_index && one->as.v_int64 == other->as.v_int64;
   if (mrpc_content_of(other, &other_text))
     return 0;
   is_text = mrpc_is_text(one);

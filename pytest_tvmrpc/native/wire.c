@@ -397,8 +397,8 @@ static int has_legacy_codes(int32_t code, const uint8_t *in, size_t nbytes) {
 
 /* Whether a sequence that cannot be read may be one of a legacy client. */
 static int looks_legacy(int32_t code, const uint8_t *in, size_t nbytes) {
-  unsigned kinds[4];
   if (mrpc_get_u32(in + 4) != MRPC_ARG_STR) {
+    unsigned kinds[4];
     return usual_of(code, kinds) > 1 && has_legacy_codes(code, in, nbytes);
   }
   if (nbytes < 9) return 1;

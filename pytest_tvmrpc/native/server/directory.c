@@ -180,20 +180,19 @@ static int make(const char *where, mrpc_directory *directory) {
   char real[PATH_MAX];
   uint64_t name;
   int code = 0, length;
+  directory->lock = -1;
   if (!realpath(where, real)) return errno;
   mrpc_random(&name, sizeof name);
   length = snprintf(directory->path, MRPC_PATH, "%s/" MRPC_SESSION_PREFIX "%08x%08x", real,
                     (unsigned)(name >> 32), (unsigned)name);
   if (length >= MRPC_PATH) return ENAMETOOLONG;
-  directory->lock = -1;
   if (mkdir(directory->path, 0700)) return errno;
   directory->lock = open(directory->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory->lock < 0)
     code = errno;
-  else if (flock(directory->lock, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK)
-    code = EAGAIN; /* a server that started just now took it for abandoned */
-  else if (stat(directory->path, &status))
-    code = EAGAIN;
+  else if ((flock(directory->lock, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK) ||
+           stat(directory->path, &status))
+    code = EAGAIN; /* a server that started just now takes it for abandoned, or has removed it */
   if (!code) return 0;
   unlock(directory);
   rmdir(directory->path);

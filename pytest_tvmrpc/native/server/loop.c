@@ -68,7 +68,7 @@ void mrpc_turn(double wait_s, const sigset_t *mask) {
   wait.tv_nsec = (long)((wait_s - (double)wait.tv_sec) * 1e9);
   ready = ppoll(polled, (nfds_t)count, &wait, mask);
   if (ready < 0) {
-    struct timespec pause = {0, 100 * 1000 * 1000};
+    struct timespec pause = {0, 100L * 1000 * 1000};
     if (errno != EINTR) nanosleep(&pause, NULL); /* more descriptors than the limit allows now */
     return;
   }

@@ -173,7 +173,7 @@ static void end(void) {
   mrpc_clients_close();
   mrpc_worker_stop("the server ended", "SessionCrashedError: the server was ended");
   while (mrpc_worker_is_there()) {
-    struct timespec moment = {0, 20 * 1000 * 1000};
+    struct timespec moment = {0, 20L * 1000 * 1000};
     mrpc_worker_tick(mrpc_now());
     ppoll(NULL, 0, &moment, &while_waiting);
     mrpc_worker_reap();

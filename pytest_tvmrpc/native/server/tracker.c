@@ -139,16 +139,16 @@ static void copy_reason(const char *at, const char *end) {
 
 /* Notes the end of the session it means, or forgets the client whom it means. */
 static const char *obey(const char *at, const char *end) {
-  const char *kick = mrpc_json_member(at, end, "kick"), *whom;
+  const char *why = mrpc_json_member(at, end, "kick"), *whom;
   char meant[MATCH_KEY] = "";
   int is_any;
-  if (!kick) return NULL; /* an order that only later servers understand */
+  if (!why) return NULL; /* an order that only later servers understand */
   whom = mrpc_json_member(at, end, "match_key");
   is_any = !whom || *whom == 'n';
-  if (*kick != '"' || (!is_any && mrpc_json_text(whom, end, meant, sizeof meant) < 0))
+  if (*why != '"' || (!is_any && mrpc_json_text(whom, end, meant, sizeof meant) < 0))
     return "the tracker gave a broken order";
   if (is_serving && (is_any || !strcmp(meant, session_key))) {
-    copy_reason(kick, end);
+    copy_reason(why, end);
     is_kicked = 1;
   } else if (!is_serving && !is_any && !strcmp(meant, match_key)) {
     put_offer(); /* kicked before he came: his key is good no more */
