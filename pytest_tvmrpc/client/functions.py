@@ -332,16 +332,16 @@ def _make_evaluator(
         raise ValueError("f_preproc is the name of a function of the server, not a function")
     _check_device(session, device)
     place = (module, name, device.device_type, device.device_id)
-    measure = _make_measure(session, place, timing, preproc)
+    measure, tells_loop = _make_measure(session, place, timing, preproc)
     measure.name = f"measuring {name}"
     meter = session.meter
     least_s = timing.repeat * timing.min_repeat_ms / 1000
 
-    def measured(*args: Any) -> Sequence[float]:
-        results = BenchmarkResult.from_bytes(measure(*args)).results
+    def measured(*args: Any) -> BenchmarkResult:
+        result = BenchmarkResult.from_bytes(measure(*args), tells_loop=tells_loop)
         # The device lets `number` grow to reach min_repeat_ms, and does not say how far.
-        meter.device_s += max(sum(results) * timing.number, least_s)
-        return results
+        meter.device_s += max(sum(result.results) * timing.number, least_s)
+        return result
 
     return TimeEvaluator(name, timing, measured)
 
@@ -350,6 +350,9 @@ def _check_device(session: RPCSession, device: Device) -> None:
     if not (isinstance(device, RemoteDevice) and device.session is session):
         raise ValueError(f"{device!r} is not a device of this session; use e.g. remote.cpu(0)")
 
+
+_TELL_LOOP = 1
+"""What a server of ours is told behind the settings, see `session.measuring`."""
 
 _LATER_SETTINGS = (
     (),
@@ -367,17 +370,29 @@ _LATER_SETTINGS = (
 
 def _make_measure(
     session: RPCSession, place: Tuple[Any, ...], timing: Timing, preproc: str
-) -> RemoteFunction:
+) -> Tuple[RemoteFunction, bool]:
     """A measuring function of the server, with as many settings as its version of TVM takes.
 
     A session of the legacy dialect does not say which version it is; a server that is told one
-    setting too many says so, and loses nothing by it.
+    setting too many says so, and loses nothing by it. A server of ours takes one more than TVM's,
+    unless it passes them on to one of TVM's.
+
+    Returns:
+        The function; whether its results say which loop measured.
     """
+    made: RemoteFunction
+    if session.is_ours:
+        try:
+            made = session.call_server(
+                "runtime.RPCTimeEvaluator", *place, *timing, preproc, _TELL_LOOP
+            )
+            return made, True
+        except RemoteError as error:
+            if "arguments" not in str(error):
+                raise
     if session.dialect != "legacy":
-        made: RemoteFunction = session.call_server(
-            "runtime.RPCTimeEvaluator", *place, *timing, preproc
-        )
-        return made
+        made = session.call_server("runtime.RPCTimeEvaluator", *place, *timing, preproc)
+        return made, False
     for missing in _LATER_SETTINGS:
         settings = [value for name, value in timing._asdict().items() if name not in missing]
         try:
@@ -392,5 +407,5 @@ def _make_measure(
                 f"the server's TVM is too old for {', '.join(lost)} of time_evaluator; "
                 "leave it at its default"
             )
-        return made
+        return made, False
     raise AssertionError("the last attempt returned or raised")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, Optional, Tuple
 
 from .object import Object
 
-__all__ = ["PackedFunc"]
+__all__ = ["CompiledLoop", "PackedFunc"]
+
+CompiledLoop = Callable[[int], Tuple[int, int]]
+"""Makes so many calls; the times at the first one's beginning and the last one's end, in
+nanoseconds of `time.perf_counter_ns`."""
 
 
 class PackedFunc(Object):
@@ -44,6 +48,10 @@ class PackedFunc(Object):
     def prepare(self, *args: Any) -> Callable[[], Any]:
         """The call of these arguments, to be made many times: converted once, cheap each time."""
         return functools.partial(self.function, *args)
+
+    def prepare_loop(self, *args: Any) -> Optional[CompiledLoop]:
+        """The same many times in a loop of machine code; None where that cannot be done."""
+        return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

@@ -25,7 +25,7 @@ from .abi import (
     value_of_cell,
 )
 from .calling import OwnedCells
-from .function import PackedFunc
+from .function import CompiledLoop, PackedFunc
 from .legacy import (
     give_back,
     owned_pair,
@@ -221,6 +221,10 @@ class LegacyFunction(PackedFunc):
         """The call of these arguments, to be made many times; the result is dropped."""
         return _prepared(self, args)
 
+    def prepare_loop(self, *args: Any) -> Optional[CompiledLoop]:
+        """The same in a loop of machine code."""
+        return _prepared_loop(self, args)
+
     def _call_any(self, *args: Any) -> Any:
         """The call with arguments of any kind."""
         packed = pack_arguments(self.name, args)
@@ -288,3 +292,23 @@ def _prepared(function: LegacyFunction, args: Tuple[Any, ...]) -> Callable[[], N
         memory[0], memory[1] = 0, ArgTypeCode.NULL
 
     return run
+
+
+def _prepared_loop(function: LegacyFunction, args: Tuple[Any, ...]) -> Optional[CompiledLoop]:
+    from . import timing_loop
+
+    loops = timing_loop.loops()
+    if loops is None:
+        return None
+    packed = pack_arguments(function.name, args)
+    values = ctypes.create_string_buffer(packed.values, max(len(packed.values), 1))
+    codes = ctypes.create_string_buffer(packed.codes, max(len(packed.codes), 1))
+    alive = (function, packed, values, codes, OwnedCells(packed.cells))
+    first = (function.address, ctypes.addressof(values), ctypes.addressof(codes), len(args))
+    take_error()
+    return timing_loop.prepared(function, loops.time_legacy_calls, first, _drop_result, alive)
+
+
+def _drop_result(place: int) -> None:
+    """Give back the object whose handle a call has returned."""
+    give_back(unsigned(_int.unpack(ctypes.string_at(place, 8))[0]))

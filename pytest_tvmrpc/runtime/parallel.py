@@ -7,7 +7,6 @@ machine code, and on other machines than those `pool_code` has, Python.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ctypes
 import functools
@@ -145,19 +144,11 @@ _opening = threading.RLock()  # a signal handler may fork within
 
 @functools.lru_cache(maxsize=None)
 def _opened() -> Any:
-    machine = elf.machine()
-    known = machine is not None and machine.is_little and machine.bits == 64
-    if machine is None or not known or machine.machine not in pool_code.CODE:
-        return _Interpreted()
-    places, code = pool_code.CODE[machine.machine]
-    name = f"tvmrpc-pool-{os.getpid()}.so"
-    image = stubs.code_library(base64.b64decode(code), places, machine, name)
     try:
-        return _MachineCode(
-            stubs.load_private(image, name, (stubs.temporary_folder(),), ctypes.CDLL)
-        )
+        library = stubs.load_code(pool_code.CODE, "pool", elf.machine())
     except OSError:  # nothing can be loaded from there: slower, but as good
-        return _Interpreted()
+        library = None
+    return _Interpreted() if library is None else _MachineCode(library)
 
 
 class _Team:

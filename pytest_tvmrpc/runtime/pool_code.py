@@ -1,4 +1,4 @@
-"""The machine code of pool.c, written by `python -m harness.machine_code`: edit pool.c.
+"""The machine code of pool.c, by `python -m harness.machine_code`: edit pool.c.
 
 For each machine (its number in ELF): where each function begins, and the code as base64.
 """

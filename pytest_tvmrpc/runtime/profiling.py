@@ -12,11 +12,12 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..data_type import integer_of
+from ..dlpack import DeviceType
 from .report import Count, Duration, Percent, Ratio, Report
 
 if TYPE_CHECKING:
     from .device.api import Device
-    from .function import PackedFunc
+    from .function import CompiledLoop, PackedFunc
 
 __all__ = [
     "BenchmarkResult",
@@ -34,20 +35,29 @@ __all__ = [
 ]
 
 
+COMPILED, INTERPRETED = "compiled", "python"
+"""The loops of a measurement."""
+
+
 class BenchmarkResult:
     """Durations in seconds, each the mean of some calls.
 
     Args:
         results: the durations, at least one.
+        loop: which loop made the calls: `COMPILED`, whose own share of a call is a few
+            nanoseconds, or `INTERPRETED`, that of Python, with some hundreds. Empty if it is not
+            known, as with servers of TVM.
 
     Attributes:
         results, mean, std (of the population), median, min, max: all in seconds.
+        loop: as given.
     """
 
-    __slots__ = ("max", "mean", "median", "min", "results", "std")
+    __slots__ = ("loop", "max", "mean", "median", "min", "results", "std")
 
-    def __init__(self, results: Sequence[float]) -> None:
+    def __init__(self, results: Sequence[float], loop: str = "") -> None:
         self.results: Tuple[float, ...] = tuple(map(float, results))
+        self.loop = loop
         if not self.results:
             raise ValueError("no durations were measured; repeat must be 1 or more")
         count, ordered = len(self.results), sorted(self.results)
@@ -59,8 +69,13 @@ class BenchmarkResult:
         self.std = math.sqrt(math.fsum((result - self.mean) ** 2 for result in ordered) / count)
 
     @classmethod
-    def from_bytes(cls, received: Union[bytes, bytearray, memoryview]) -> BenchmarkResult:
+    def from_bytes(
+        cls, received: Union[bytes, bytearray, memoryview], *, tells_loop: bool = False
+    ) -> BenchmarkResult:
         """From what a time evaluator returns: doubles, little-endian.
+
+        Args:
+            tells_loop: whether the last of them says which loop measured, as `to_bytes` writes it.
 
         Raises:
             ValueError: no doubles, or none that can be a duration.
@@ -71,14 +86,17 @@ class BenchmarkResult:
         results = struct.unpack(f"<{count}d", received)
         if not all(abs(result) < _LONGEST_S for result in results):  # nor for NaN
             raise ValueError(f"{max(results, key=abs)!r} is no duration in seconds")
-        return cls(results)
+        if not tells_loop:
+            return cls(results)
+        return cls(results[:-1], COMPILED if results[-1:] == (1.0,) else INTERPRETED)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, *, tells_loop: bool = False) -> bytes:
         """What `from_bytes` reads."""
-        return struct.pack(f"<{len(self.results)}d", *self.results)
+        last = (float(self.loop == COMPILED),) if tells_loop else ()
+        return struct.pack(f"<{len(self.results) + len(last)}d", *self.results, *last)
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return BenchmarkResult, (self.results,)
+        return BenchmarkResult, (self.results, self.loop)
 
     def __repr__(self) -> str:
         return (
@@ -189,7 +207,7 @@ class TimeEvaluator:
     Args:
         name: of the function that is measured.
         timing: how it is measured.
-        measure: what does it: takes the arguments, returns durations in seconds.
+        measure: what does it: takes the arguments, returns the durations.
 
     Attributes:
         name, timing: as given.
@@ -197,7 +215,7 @@ class TimeEvaluator:
 
     __slots__ = ("_measure", "name", "timing")
 
-    def __init__(self, name: str, timing: Timing, measure: Callable[..., Sequence[float]]) -> None:
+    def __init__(self, name: str, timing: Timing, measure: Callable[..., BenchmarkResult]) -> None:
         self.name = name
         self.timing = timing
         self._measure = measure
@@ -205,7 +223,7 @@ class TimeEvaluator:
     def __call__(self, *args: Any) -> BenchmarkResult:
         """Measure calls with these arguments."""
         __tracebackhide__ = True
-        return BenchmarkResult(self._measure(*args))
+        return self._measure(*args)
 
     def __repr__(self) -> str:
         usual = Timing()
@@ -238,9 +256,14 @@ def local_evaluator(
     """
     _ = device.api  # which raises
 
-    def measured(*args: Any) -> List[float]:
+    def measured(*args: Any) -> BenchmarkResult:
         before = functools.partial(preproc, *args) if preproc else None
-        return measure(function.prepare(*args), device.sync, timing, before)
+        loop = function.prepare_loop(*args)
+        if loop is None:
+            time_calls = functools.partial(_time_calls, function.prepare(*args), device.sync)
+            return BenchmarkResult(measure(time_calls, device.sync, timing, before), INTERPRETED)
+        time_calls = functools.partial(_time_loop, loop, device)
+        return BenchmarkResult(measure(time_calls, device.sync, timing, before), COMPILED)
 
     return TimeEvaluator(name, timing, measured)
 
@@ -269,7 +292,7 @@ def timed_call(function: Callable[..., Any], device: Device) -> TimedCall:
 
 
 def measure(
-    run: Callable[[], Any],
+    time_calls: Callable[[int], int],
     sync: Callable[[], None],
     timing: Timing,
     preproc: Optional[Callable[[], Any]] = None,
@@ -279,7 +302,8 @@ def measure(
     This is the loop of TVM (src/runtime/profiling.cc, WrapTimeEvaluator).
 
     Args:
-        run: what is measured, its arguments included.
+        time_calls: makes so many calls, waits for the device, and says how many nanoseconds that
+            took.
         sync: waits for the device.
         timing: how, checked.
         preproc: called before each measurement, and not timed.
@@ -295,8 +319,7 @@ def measure(
     flush = _cache_flusher(timing.cache_flush_bytes)
     results: List[float] = []
     process = os.getpid()
-    run()
-    sync()
+    time_calls(1)
     _check_process(process)
     for index in range(timing.repeat):
         if preproc is not None:
@@ -307,7 +330,7 @@ def measure(
                 number = _more_calls(number, elapsed_ns, min_repeat_ms)
             flush()
             sync()
-            elapsed_ns = _time_calls(run, sync, number)
+            elapsed_ns = time_calls(number)
             _check_process(process)
             zero_times += not elapsed_ns
             if elapsed_ns >= min_repeat_ms * 1_000_000 or number == _INT32_MAX:
@@ -343,6 +366,21 @@ def _time_calls(run: Callable[[], Any], sync: Callable[[], None], number: int) -
             run()
         sync()
         return clock() - start
+    finally:
+        if had_gc:
+            gc.enable()
+
+
+def _time_loop(loop: CompiledLoop, device: Device, number: int) -> int:
+    """The same with the loop in machine code, whose clock is that of `time.perf_counter_ns`."""
+    had_gc = gc.isenabled()
+    gc.disable()  # the function may call Python
+    try:
+        start, end = loop(number)
+        if device.device_type == DeviceType.CPU:
+            return end - start
+        device.sync()
+        return time.perf_counter_ns() - start
     finally:
         if had_gc:
             gc.enable()

@@ -184,6 +184,37 @@ def load_private(
     raise errors[0] if errors else OSError(f"no folder to write {name} to")
 
 
+_BITS = {_ARM: 32}
+"""Of the machines that there is code for; of all others 64."""
+
+Code = Dict[int, Tuple[Dict[str, int], str]]
+"""Machine code as harness/machine_code.py writes it: by the machine's number in ELF, where each
+function begins, and the code as base64."""
+
+
+def load_code(code: Code, name: str, architecture: Optional[Architecture]) -> Optional[ctypes.CDLL]:
+    """Load a library of machine code; None where there is none for this machine.
+
+    Args:
+        name: what it is for, in the name of its file.
+        architecture: of this machine.
+
+    Raises:
+        OSError: the file cannot be written, or not be loaded.
+    """
+    import base64
+    import ctypes
+
+    if architecture is None or not architecture.is_little:
+        return None
+    if architecture.machine not in code or architecture.bits != _BITS.get(architecture.machine, 64):
+        return None
+    places, text = code[architecture.machine]
+    soname = f"tvmrpc-{name}-{os.getpid()}.so"
+    image = code_library(base64.b64decode(text), places, architecture, soname)
+    return load_private(image, soname, (temporary_folder(),), ctypes.CDLL)
+
+
 class _Writer:
     """Lays out: headers, names, symbols, hash, code; then, writable, dynamic section and table."""
 

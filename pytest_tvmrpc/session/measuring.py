@@ -30,7 +30,8 @@ class Measuring:
         """Measures a function on the device; its results are doubles in bytes, seconds per call.
 
         The settings grew with TVM's versions: 8, 10, 11 or 12 arguments in all. The first seven
-        and the last are always the same.
+        and the last are always the same. A 13th, of our clients, asks which loop measured: then
+        there is one more double behind the others, 1 for the compiled one, else 0.
 
         Raises:
             TypeError: an argument is of a wrong type.
@@ -38,13 +39,14 @@ class Measuring:
             AttributeError: the module has no such function.
             DeviceError: nobody drives such devices here.
         """
-        if len(settings) not in (4, 6, 7, 8):
+        if len(settings) not in (4, 6, 7, 8, 9):
             raise ValueError(
-                f"a time evaluator of {4 + len(settings)} arguments; expected 8, 10, 11 or 12"
+                f"a time evaluator of {4 + len(settings)} arguments; expected 8 or 10 to 13"
             )
         from ..runtime.profiling import Timing  # which most sessions never need
 
-        *given, preproc = settings
+        tells_loop = bool(settings[8]) if len(settings) == 9 else False
+        *given, preproc = settings[:8]
         if len(given) == 5:  # TVM 0.9 has the cool-down, but not the limit before it
             given.insert(3, Timing().limit_zero_time_iterations)
         if not isinstance(preproc, str):
@@ -55,7 +57,9 @@ class Measuring:
             Timing(*given).checked(),
             self._everything.find_function(preproc) if preproc else "",
         )
-        return PackedFunc(lambda *values: evaluate(*values).to_bytes(), f"measuring {name}")
+        return PackedFunc(
+            lambda *values: evaluate(*values).to_bytes(tells_loop=tells_loop), f"measuring {name}"
+        )
 
     def timed(self, module: Any, name: Any, device_type: Any, device_id: Any) -> PackedFunc:
         """A function whose calls are timed; `seconds_of` tells how long the last one took.

@@ -254,6 +254,8 @@ def test_a_compiled_function(remote: rpc.RPCSession, vector_add: Any) -> None:
     np.testing.assert_array_equal(tensors[2].numpy(), a + b)
     timing = vector_add.time_evaluator("vector_add", device, number=10, repeat=5)(*tensors)
     assert 0 < timing.min <= timing.mean <= timing.max < 1
+    assert len(timing.results) == 5
+    assert timing.loop in ("compiled", "python")
 
 
 def test_missing_functions(server: rpc.Server, remote: rpc.RPCSession, vector_add: Any) -> None:

@@ -386,11 +386,11 @@ def test_what_cannot_be_linked(environment: Environment, folder: Path) -> None:
     assert left == {"link", "kernel.py", "bad.c"}
 
 
-@pytest.mark.parametrize("count", [0, 3, 5, 9])
+@pytest.mark.parametrize("count", [0, 3, 5, 10])
 def test_time_evaluators_of_the_wrong_form(environment: Environment, count: int) -> None:
     """A number of settings that no version of TVM sends is refused."""
     evaluator = environment.functions["runtime.RPCTimeEvaluator"]
-    with pytest.raises(ValueError, match=r"expected 8, 10, 11 or 12"):
+    with pytest.raises(ValueError, match=r"expected 8 or 10 to 13"):
         evaluator(None, "f", 1, 0, *[1] * count)
 
 
@@ -426,6 +426,21 @@ def test_settings_of_a_time_evaluator(
 
     evaluator = environment.functions["runtime.RPCTimeEvaluator"]
     assert len(evaluator(Recorded(), "f", 1, 0, *given, "")()) == 8
+
+
+@pytest.mark.parametrize("loop", ["python", "compiled"])
+def test_which_loop_measured(environment: Environment, loop: str) -> None:
+    """A client that asks with one argument more is told behind the results."""
+
+    class Measured(Module):
+        def make_evaluator(self, *arguments: Any) -> Callable[..., BenchmarkResult]:
+            return lambda *values: BenchmarkResult([1.0], loop)
+
+    evaluator = environment.functions["runtime.RPCTimeEvaluator"]
+    arguments = (Measured(), "f", 1, 0, *Timing(), "")
+    assert len(evaluator(*arguments)()) == len(evaluator(*arguments, 0)()) == 8
+    told = BenchmarkResult.from_bytes(evaluator(*arguments, 1)(), tells_loop=True)
+    assert (told.results, told.loop) == ((1.0,), loop)
 
 
 def test_what_an_object_is(tmp_path: Path) -> None:
