@@ -16,6 +16,7 @@ PROGRAMS = {
     "tracker": ("rpc_tracker", "knows the devices of a farm and hands them out by key"),
     "server": ("rpc_server", "runs on the device and serves one session after the other"),
     "build-server": ("build_server", "builds a server in C, for boards without Python"),
+    "bundle": ("bundle", "writes the server of Python into one file, for bare boards"),
     "proxy": ("rpc_proxy", "brings clients to servers to which nobody can connect"),
     "query": ("query_rpc_tracker", "shows the servers and queues of a tracker, as TVM does"),
     "who": ("who", "shows who has which device, since when, and who waits"),
@@ -36,6 +37,8 @@ examples:
     tvmrpc server --host 0.0.0.0 --tracker farm.example:9190 --key jetson
   a board without Python: a program of its own, which takes the same options,
     tvmrpc build-server --target aarch64-linux-gnu
+  or with a Python from 3.8 on: one file, which takes them, too,
+    tvmrpc bundle -o tvmrpc-server.pyz
   for boards to which nobody can connect, a proxy beside the tracker; they connect to it,
     tvmrpc proxy --host 0.0.0.0 --port 9090 --tracker farm.example:9190
     tvmrpc server --through-proxy --host farm.example --port 9090 --key phone

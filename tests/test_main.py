@@ -48,6 +48,7 @@ def _programs(monkeypatch):
         ("tracker", "rpc_tracker", 0),
         ("server", "rpc_server", 3),
         ("build-server", "build_server", 0),
+        ("bundle", "bundle", 0),
         ("proxy", "rpc_proxy", 0),
         ("query", "query_rpc_tracker", 0),
         ("who", "who", 0),

@@ -176,11 +176,12 @@ def test_how_a_library_is_made(tmp_path, monkeypatch):
     assert (tmp_path / "vector_add.so").stat().st_size > 0
 
 
-def test_the_folder_for_a_board():
-    """The line that prints it does, and it holds the server."""
-    (line,) = re.findall(r"python -c '([^']+)'", README)
-    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
-    assert (Path(done.stdout.strip()) / "exec" / "rpc_server.py").is_file()
+def test_the_file_for_a_board(tmp_path):
+    """The command that writes it does, and it can be run."""
+    (words,) = re.findall(r"^tvmrpc (bundle .*)$", README, re.MULTILINE)
+    command = [sys.executable, "-m", "pytest_tvmrpc", *words.split()]
+    subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "tvmrpc-server.pyz").stat().st_mode & 0o100
 
 
 def test_the_script_in_the_readme_runs(tmp_path, deadline_s):

@@ -38,6 +38,8 @@ def program_name(module: str) -> str:
     started = getattr(sys.modules.get("__main__"), "__spec__", None)
     if started is not None and started.name == name:
         return f"python -m {name}"
+    if sys.argv[0].endswith(".pyz"):
+        return os.path.basename(sys.argv[0])
     word = module[4:] if module.startswith("rpc_") else module.replace("_rpc_tracker", "")
     return "tvmrpc " + word.replace("_", "-")
 

@@ -17,7 +17,7 @@ from . import elf, stubs, timing_code
 if TYPE_CHECKING:
     from .function import CompiledLoop
 
-__all__ = ["Loops", "loops", "prepared"]
+__all__ = ["SOURCES", "Loops", "loops", "prepared"]
 
 
 class _Time(ctypes.Structure):
@@ -76,7 +76,7 @@ def _compiled() -> ctypes.CDLL:
     from . import compile_cache, toolchain
 
     native = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "native")
-    paths = [os.path.join(native, name) for name in _SOURCES]
+    paths = [os.path.join(native, name) for name in SOURCES]
     content = b""
     for path in paths:
         with open(path, "rb") as file:
@@ -89,7 +89,8 @@ def _compiled() -> ctypes.CDLL:
     return ctypes.CDLL(compile_cache.made_once(".bin", content, flags, command, make))
 
 
-_SOURCES = ("timing_loop.c", "timing_loop.h", "ffi.h", "wire.h", "numbers.h")
+SOURCES = ("timing_loop.c", "timing_loop.h", "ffi.h", "wire.h", "numbers.h")
+"""Of native/: what a compiler needs to make the loops."""
 
 
 def prepared(
