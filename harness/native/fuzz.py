@@ -139,12 +139,14 @@ def fuzz(name: str, seconds: int, *, is_kept: bool) -> None:
 
 def _run(name: str, command: list[str], folder: Path) -> str:
     """The fuzzer itself; the number of inputs that it made, as its text says."""
-    words = folder / "words"
-    words.write_text(FUZZERS[name].dictionary(), "ascii")
+    words = FUZZERS[name].dictionary()
     command[1:1] = [
-        *("-timeout=20", "-rss_limit_mb=2048", "-max_len=4096", f"-dict={words}"),
+        *("-timeout=20", "-rss_limit_mb=2048", "-max_len=4096"),
         f"-artifact_prefix={folder}/failed-",
     ]
+    if words:
+        (folder / "words").write_text(words, "ascii")
+        command.insert(1, f"-dict={folder}/words")
     runs, started, shown, last = "0", time.monotonic(), 0.0, []
     with subprocess.Popen(
         command,
