@@ -130,7 +130,7 @@ def test_global_functions(ffi: Any, session: PopenSession, load: Load) -> None:
 
 
 def test_errors(ffi: Any) -> None:
-    """They are made, passed on and caught, and say where they were thrown, the oldest call first."""
+    """They are made, passed on and caught; they say where they were thrown, oldest call first."""
     said = str(fails(ValueError, r"^made in C\n", ffi["raise"]))
     assert said.index("caller.cc") < said.index('File "kernel.cc", line 7, in int f()')
     assert ffi["caught"](ffi["raise"]) == "ValueError|made in C"
