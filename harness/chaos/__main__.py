@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_tvmrpc.runtime.native_programs import build_server
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
 from ..bench import machine
@@ -37,6 +38,7 @@ how it is judged
 examples
   python -m harness.chaos --quick                 a tenth of everything, some minutes
   python -m harness.chaos --only crashes,garbage  these only
+  python -m harness.chaos --server native         with the server in C
   python -m harness.chaos --seed 7                the same chance again
 """
 
@@ -54,6 +56,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
+    parser.add_argument(
+        "--server", choices=("python", "native"), default="python", help="which server of ours"
+    )
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="default: any")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     return parser.parse_args(arguments)
@@ -99,7 +104,12 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
             facts: dict[str, object] = {
                 "began": began,
                 "machine": machine.describe(),
-                "options": {"only": options.only, "quick": options.quick, "seed": options.seed},
+                "options": {
+                    "only": options.only,
+                    "quick": options.quick,
+                    "seed": options.seed,
+                    "server": options.server,
+                },
             }
             write(options.json, results, facts)
     return 1 if any(result.verdict == FAILED for result in results) else 0
@@ -118,6 +128,7 @@ def _try(name: str, options: argparse.Namespace, folder: Path, library: Path) ->
             quick=options.quick,
             seed=options.seed,
             progress=sys.stderr,
+            native=build_server() if options.server == "native" else None,
         )
         try:
             with step_limit(scenario.limit_s):

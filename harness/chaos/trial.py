@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_tvmrpc import rpc
+from pytest_tvmrpc.server.launch import NativeServer
 
 from .footprint import Watch
 
@@ -31,6 +32,7 @@ class Trial:
         library: the compiled functions of ends.c.
         quick: do a tenth.
         seed: for everything random.
+        native: the server in C, if that is the server of the scenarios.
         progress: where to say what is going on.
 
     Attributes:
@@ -46,7 +48,9 @@ class Trial:
         quick: bool,
         seed: int,
         progress: TextIO,
+        native: str | None = None,
     ) -> None:
+        self.native = native
         self.temp = temp
         self.library = library
         self.quick = quick
@@ -86,9 +90,11 @@ class Trial:
         """A program, or anything with an end, that is ended with the scenario."""
         return self._owner.enter_context(program)
 
-    def server(self, **options: Any) -> rpc.Server:
-        """A server of ours that says nothing."""
+    def server(self, **options: Any) -> Any:
+        """A server of ours that says nothing: the one in Python, or that in C."""
         options.setdefault("port", 0)
+        if self.native is not None:
+            return self.start(NativeServer(self.native, silent=True, log=self.log, **options))
         server: rpc.Server = self.start(rpc.Server(silent=True, log=self.log, **options))
         return server
 
