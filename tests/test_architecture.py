@@ -7,6 +7,7 @@ standard library's `ast` is used, so no module has to be importable for the rule
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +331,32 @@ def test_the_map_is_true():
     assert not sorted(there - set(drawn)), "not drawn yet"
     assert not sorted(set(drawn) - there), "drawn, but not there"
     assert len(drawn) == len(set(drawn)), "drawn twice"
+
+
+NATIVE = PACKAGE / "native"
+PURE_HEADERS = {"math.h", "stdarg.h", "stddef.h", "stdint.h", "stdio.h", "stdlib.h", "string.h"}
+"""What the protocol in C may include: nothing that asks the system for anything by itself."""
+SYSTEM_CALLS = re.compile(r"\b(malloc|calloc|realloc|free|printf|fopen|read|write|getenv)\s*\(")
+
+
+def _includes(path):
+    return re.findall(r'^#include ["<]([^">]+)[">]', path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["wire.c", "answers.c", "handshake.c"])
+def test_the_protocol_in_c_is_pure(name):
+    """It has no memory of its own and calls nothing of the system."""
+    own = {"wire.h", "wire_parts.h", "numbers.h"}
+    assert set(_includes(NATIVE / name)) <= PURE_HEADERS | own
+    assert not SYSTEM_CALLS.search((NATIVE / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", ["server", "popen"])
+def test_the_programs_in_c_are_leaves(folder):
+    """What only one program has is included by that program alone."""
+    its_own = {path.name for path in (NATIVE / folder).glob("*.h")}
+    others = [path for path in NATIVE.rglob("*.[ch]") if path.parent.name != folder]
+    assert not [path.name for path in others if its_own & set(_includes(path))]
 
 
 def test_the_layers_are_in_the_docs():
