@@ -4,7 +4,8 @@ A process group is not enough: a daemon leaves it, and becomes a child of the sy
 process when its parent ends. On Linux two things help. A process can claim the orphans among its
 descendants, so that the supervisor notices them, and reaps them. And a session is marked by one
 of its resource limits, which all that it starts inherits, whatever it closes, leaves or executes:
-so nobody is killed who only happens to be our child, or our orphan.
+so nobody is killed who only happens to be our child, or our orphan. Where orphans cannot be
+claimed, as in QEMU's emulation of Linux, the marked ones are looked for among all processes.
 """
 
 from __future__ import annotations
@@ -44,9 +45,14 @@ class Strays:
             self.is_adopting = claim_orphans()
 
     def kill(self, mark: int) -> bool:
-        """Ends our children with this mark; whether none is left, or may be in a moment."""
+        """Ends what bears this mark; whether none is left, or may be in a moment.
+
+        Our children are looked at, which orphans are; without a claim to them, all processes.
+        """
+        if not self.is_adopting:
+            return not (_sees_itself() and _kill_all_once(mark))
         end = time.monotonic() + _AT_ONCE_S
-        while self.is_adopting and _has_children():
+        while _has_children():
             strays = {pid for pid in find_children() if _bears(pid, mark)}
             if not strays:
                 return True
@@ -88,15 +94,17 @@ def bear(mark: int) -> None:
 def kill_all(mark: int, limit_s: float) -> None:
     """Kills every process with this mark but this one, whoever its parent is."""
     end = time.monotonic() + limit_s
+    while time.monotonic() < end and _sees_itself() and _kill_all_once(mark):
+        pass
+
+
+def _kill_all_once(mark: int) -> bool:
+    """Whether there was any."""
     me = os.getpid()
-    while time.monotonic() < end and _sees_itself():
-        alive = [
-            pid for pid in _processes() if pid != me and _bears(pid, mark) and not _is_dead(pid)
-        ]
-        if not alive:
-            return
-        for pid in alive:
-            _kill(pid)
+    alive = [pid for pid in _processes() if pid != me and _bears(pid, mark) and not _is_dead(pid)]
+    for pid in alive:
+        _kill(pid)
+    return bool(alive)
 
 
 def claim_orphans() -> bool:

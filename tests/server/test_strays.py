@@ -167,7 +167,7 @@ assert time.monotonic() - started < 2
 kill_all(mark, 0.05)
 os.kill = kill
 until(lambda: strays.kill(mark))
-assert not is_there(pid)
+assert module._is_dead(pid)
 print("done")
 """
         )
@@ -219,18 +219,21 @@ print("done")
     )
 
 
-def test_without_a_claim_nobody_is_touched() -> None:
-    """Where the system cannot give orphans, children are not taken for some."""
+def test_without_a_claim() -> None:
+    """Where the system cannot give orphans, the marked ones are found; no others are touched."""
     assert (
         run(
             """
-mark = new_mark()
-bear(mark)
-child = bystander()
+mark, other = new_mark(), new_mark()
+pid = marked(mark, daemon)
+innocent, another, child = daemon(), marked(other, daemon), bystander()
 strays = Strays()
-assert strays.kill(mark)
+until(lambda: strays.kill(mark))
+assert module._is_dead(pid)
 strays.reap(but=[])
-assert is_there(child)
+assert all(map(is_there, (innocent, another, child)))
+kill_all(other, 5)
+os.kill(innocent, signal.SIGKILL)
 end(child)
 print("done")
 """

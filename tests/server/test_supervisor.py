@@ -825,6 +825,28 @@ def test_a_daemon_ends_with_its_session(
     ended_at_once(daemon)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux marks processes")
+def test_a_daemon_that_nobody_can_claim(
+    start_server: Any,
+    deaths: str,
+    ended_at_once: Callable[[int], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends with its session, too, where orphans cannot be claimed, as in QEMU's emulation."""
+    source = tmp_path / "prctl.c"
+    source.write_text("int prctl(int what, ...) { return -(what == 36); }\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("LD_PRELOAD", compile_library(source, tmp_path / "prctl.so"))
+        server = start_server()
+    module = server.load(deaths)
+    daemon = module["leave_a_daemon"]()
+    os.kill(daemon, 0)
+    module.session.close()
+    assert server.serves()
+    ended_at_once(daemon)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux finds orphans")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_daemon_ends_with_the_server(

@@ -4,7 +4,8 @@
  * process when its parent ends. Two things help. A process can claim the orphans among its
  * descendants, so that the supervisor notices them, and reaps them. And a session is marked by one of
  * its resource limits, which all that it starts inherits, whatever it closes, leaves or executes: so
- * nobody is killed who only happens to be our child, or our orphan.
+ * nobody is killed who only happens to be our child, or our orphan. Where orphans cannot be claimed,
+ * as in QEMU's emulation of Linux, the marked ones are looked for among all processes.
  *
  * Without a /proc, sessions end with their process groups. Allocates nothing, as directory.c. */
 #include <errno.h>
@@ -201,10 +202,30 @@ static int kill_child(pid_t pid, void *more) {
   return 0;
 }
 
-/* Ends our children with this mark; whether none is left, or may be in a moment. */
+static int kill_marked(pid_t pid, void *more) {
+  hunt *all = more;
+  pid_t parent;
+  char state;
+  if (pid == getpid() || !bears(pid, all->mark)) return 0;
+  state = state_of(pid, &parent);
+  if (!state || state == 'Z' || state == 'X') return 0;
+  all->found++;
+  kill(pid, SIGKILL);
+  return 0;
+}
+
+static int kill_all_once(uint64_t mark) {
+  hunt all = {mark, 0, 0};
+  each_process(kill_marked, &all);
+  return all.found;
+}
+
+/* Ends what bears this mark: of our children, which orphans are, or else of all processes; whether
+ * none is left, or may be in a moment. */
 int mrpc_strays_kill(uint64_t mark) {
   double end = mrpc_now() + AT_ONCE_S;
-  while (is_adopting && has_children(0)) {
+  if (!is_adopting) return !sees_itself() || !kill_all_once(mark);
+  while (has_children(0)) {
     hunt all = {mark, 0, 0};
     each_child(kill_child, &all);
     if (!all.found) return 1;
@@ -233,24 +254,9 @@ void mrpc_strays_reap(pid_t session) {
   if (has_children(1)) each_child(reap_child, &session);
 }
 
-static int kill_marked(pid_t pid, void *more) {
-  hunt *all = more;
-  pid_t parent;
-  char state;
-  if (pid == getpid() || !bears(pid, all->mark)) return 0;
-  state = state_of(pid, &parent);
-  if (!state || state == 'Z' || state == 'X') return 0;
-  all->found++;
-  kill(pid, SIGKILL);
-  return 0;
-}
-
 /* Kills every process with this mark but this one, whoever its parent is. */
 void mrpc_strays_kill_all(uint64_t mark, double limit_s) {
   double end = mrpc_now() + limit_s;
-  while (mrpc_now() < end && sees_itself()) {
-    hunt all = {mark, 0, 0};
-    each_process(kill_marked, &all);
-    if (!all.found) return;
-  }
+  while (mrpc_now() < end && sees_itself() && kill_all_once(mark))
+    ;
 }
