@@ -20,11 +20,13 @@ KINDS = ("server", "popen")
 """The programs: the server for TCP, and that of a session over two pipes."""
 
 FLAGS = (
-    *("-std=c99", "-D_GNU_SOURCE", "-Os", "-g0", "-fvisibility=hidden", "-ffunction-sections"),
-    *("-fdata-sections", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
+    *("-std=c99", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-Os", "-g0", "-fvisibility=hidden"),
+    *("-ffunction-sections", "-fdata-sections"),
+    *("-fno-asynchronous-unwind-tables", "-fno-unwind-tables"),
 )
 """A round trip takes the kernel's time, so that small code costs nothing; and nothing is thrown
-through a function of ours, so that nobody unwinds it."""
+through a function of ours, so that nobody unwinds it. With offsets of 64 bits, a machine of 32
+reads large files, and folders of file systems with large numbers."""
 
 LINKING = (
     *("-rdynamic", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,norelro"),
