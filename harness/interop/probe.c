@@ -19,7 +19,7 @@ typedef struct {
     };
 } Any;
 
-typedef struct { const char *data; uint64_t size; } ByteArray;
+typedef struct { const char *data; size_t size; } ByteArray;
 
 typedef struct {
     void *data;

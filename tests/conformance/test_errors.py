@@ -227,7 +227,8 @@ def test_it_crashes(kind: Kind, remote: rpc.RPCSession, compiled: Any, name: str
     with pytest.raises(SessionCrashedError) as caught:
         module[name]()
     assert how in str(caught.value)
-    assert str(caught.value).endswith("printed last:\na line of C\na complaint")
+    # An emulator has words of its own behind these.
+    assert "printed last:\na line of C\na complaint" in str(caught.value)
     with kind.session() as session:
         assert session.get_function("rpc.test.addone")(1) == 2
 

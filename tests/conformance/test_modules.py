@@ -20,8 +20,8 @@ np = pytest.importorskip("numpy")
 
 ROOT = Path(__file__).parents[2]
 NUMBER = (
-    "int __tvm_ffi_{0}(void *self, const void *args, int count, int *result)"
-    " {{ result[0] = 1; result[1] = 0; result[2] = {1}; result[3] = 0; return 0; }}\n"
+    "int __tvm_ffi_{0}(void *self, const void *args, int count, long long *result)"
+    " {{ ((int *)result)[0] = 1; ((int *)result)[1] = 0; result[1] = {1}; return 0; }}\n"
 )
 
 
