@@ -1,6 +1,13 @@
-"""A kernel made by TVM's compiler, run by a server that has no TVM."""
+"""A kernel made by TVM's compiler, run by a server that has no TVM.
+
+For a board of another kind, the environment variable ``TVM_TARGET`` says what TVM compiles for,
+such as ``{"kind": "llvm", "mtriple": "aarch64-linux-gnu"}``, and ``CC`` names what links.
+"""
 
 from __future__ import annotations
+
+import json
+import os
 
 import numpy as np
 import pytest
@@ -9,9 +16,11 @@ from pytest_tvmrpc.runtime import empty, tensor
 
 tvm = pytest.importorskip("tvm", reason="this example compiles with TVM: pip install apache-tvm")
 
+TARGET = json.loads(os.environ.get("TVM_TARGET", '{"kind": "llvm"}'))
+
 
 def matmul_with_bias(n: int):
-    """relu(a b + bias) as a tensor expression, compiled for this machine."""
+    """relu(a b + bias) as a tensor expression, compiled for the device."""
     te = tvm.te
     a = te.placeholder((n, n), "float32", name="a")
     b = te.placeholder((n, n), "float32", name="b")
@@ -21,7 +30,7 @@ def matmul_with_bias(n: int):
     zero = tvm.tirx.const(0, "float32")
     out = te.compute((n, n), lambda i, j: tvm.tirx.max(product[i, j] + bias[j], zero), name="out")
     function = te.create_prim_func([a, b, bias, out]).with_attr("global_symbol", "layer")
-    return tvm.compile(tvm.IRModule({"layer": function}), target="llvm")
+    return tvm.compile(tvm.IRModule({"layer": function}), target=TARGET)
 
 
 def test_tvm_compiled(remote, tmp_path):
