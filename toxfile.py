@@ -36,7 +36,7 @@ _here = [
     if sys.version_info[:2] == (3, minor) or shutil.which(f"python3.{minor}")
 ]
 DEFAULT = ("lint", "types", *dict.fromkeys(_here[:1] + _here[-1:]), "board", "interop")
-MATRIX = (*_here[1:-1], "peers", "torch")
+MATRIX = (*_here[1:-1], "peers", "torch", "boards")
 
 
 @impl
