@@ -26,14 +26,14 @@ static int listening = -1, is_open, is_short;
 static double accepts_at = MRPC_NEVER;
 
 static void let_in(void *whose, int events);
+static int attend(mrpc_greeting *greeting);
 static void listen_to(void *whose, int events);
 
 static int take_out(queue *of, const mrpc_greeting *greeting) {
   int at = 0;
   while (at < of->count && of->each[at] != greeting) at++;
   if (at == of->count) return 0;
-  of->count--;
-  memmove(of->each + at, of->each + at + 1, (size_t)(of->count - at) * sizeof *of->each);
+  for (of->count--; at < of->count; at++) of->each[at] = of->each[at + 1];
   return 1;
 }
 
@@ -63,12 +63,6 @@ static void drop(mrpc_greeting *greeting) {
   free(greeting);
 }
 
-static int is_known(const mrpc_greeting *greeting) {
-  for (int at = 0; at < greetings.count; at++)
-    if (greetings.each[at] == greeting) return 1;
-  return 0;
-}
-
 /* Whether one more can be listened to; for it, the oldest is sent away. */
 static int has_room(void) {
   mrpc_greeting *oldest = greetings.each[0];
@@ -79,8 +73,7 @@ static int has_room(void) {
     accepts_at = may_go_at;
     return 0;
   }
-  listen_to(oldest, POLLIN); /* its words may be here, and not have been read yet */
-  if (is_known(oldest)) {
+  if (attend(oldest)) { /* its words may be here, and not have been read yet */
     mrpc_report("%s was sent away for others: it said nothing sensible yet", oldest->address);
     drop(oldest);
   }
@@ -126,7 +119,7 @@ static void let_in(void *whose, int events) {
   mrpc_address_text(greeting->address, (struct sockaddr *)&address);
   greetings.each[greetings.count++] = greeting;
   mrpc_watch(fd, POLLIN, listen_to, greeting);
-  listen_to(greeting, POLLIN); /* it has said something by now, as a rule */
+  attend(greeting); /* it has said something by now, as a rule */
 }
 
 /* Takes what has arrived; 0: the client is gone, MRPC_ERROR: why it is no client. */
@@ -148,18 +141,17 @@ static int hear(mrpc_greeting *greeting, char *why) {
   return MRPC_ERROR;
 }
 
-static void listen_to(void *whose, int events) {
-  mrpc_greeting *greeting = whose;
+/* Takes what it says, and does what it asks for; whether it is still to be listened to. */
+static int attend(mrpc_greeting *greeting) {
   int had_hello = greeting->has_hello, heard;
   char why[MRPC_WHY], key[400];
-  (void)events;
   heard = hear(greeting, why);
   if (heard == MRPC_ERROR) mrpc_report("%s was sent away: %s", greeting->address, why);
   if (heard != 1) {
     drop(greeting);
-    return;
+    return 0;
   }
-  if (!greeting->has_hello || had_hello) return;
+  if (!greeting->has_hello || had_hello) return !had_hello;
   if (!mrpc_fits(greeting->hello.match_key)) {
     uint8_t reply[MRPC_MAX_KEY + 64];
     size_t nbytes = mrpc_write_reply(reply, MRPC_REPLY_MISMATCH, "");
@@ -169,11 +161,17 @@ static void listen_to(void *whose, int events) {
     release(greeting);
     mrpc_end_connection(greeting->fd, reply, nbytes);
     free(greeting);
-    return;
+    return 0;
   }
   take_out(&greetings, greeting);
   waiting.each[waiting.count++] = greeting;
   mrpc_serve_next();
+  return 0;
+}
+
+static void listen_to(void *whose, int events) {
+  (void)events;
+  attend(whose);
 }
 
 /* Whose turn it is. One that has only said hello may not be there any more: once, the next one that

@@ -26,7 +26,7 @@ static int count;
 static void drop(ending *one) {
   int at = 0;
   while (at < count && all[at] != one) at++;
-  if (at < count) memmove(all + at, all + at + 1, (size_t)(--count - at) * sizeof *all);
+  for (count--; at < count; at++) all[at] = all[at + 1];
   mrpc_forget(one->fd);
   close(one->fd);
   free(one->packet);

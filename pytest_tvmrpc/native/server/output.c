@@ -161,7 +161,7 @@ uint64_t mrpc_output_dropped(void) {
 /* What was printed last, as the end of a message; empty if nothing was. */
 size_t mrpc_output_last_lines(char *out, size_t room) {
   static const char words[] = "; it printed last:\n";
-  uint8_t tail[TAIL];
+  uint8_t tail[TAIL] = {0};
   size_t nbytes = least(end - begin, TAIL), from, lines = 0;
   *out = 0;
   for (size_t at = 0; at < nbytes; at++) tail[at] = ring[(end - nbytes + at) % KEPT];
