@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from pathlib import Path
-from typing import Any, Iterator, Tuple
+from typing import Any, Callable, Iterator, Tuple
 
 import pytest
 
@@ -35,9 +35,9 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(name="server", scope="module")
-def _server() -> Iterator[rpc.Server]:
+def _server(launch: Callable[..., Any]) -> Iterator[rpc.Server]:
     """One server for the module."""
-    with rpc.Server(port=0, silent=True) as server:
+    with launch(port=0, silent=True) as server:
         yield server
 
 

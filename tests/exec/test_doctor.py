@@ -24,6 +24,8 @@ from pytest_tvmrpc.exec.tracker_checks import TrackerChecks
 from pytest_tvmrpc.protocol.codes import HandshakeReply
 from pytest_tvmrpc.protocol.handshake import HelloReader, encode_server_reply
 
+pytestmark = pytest.mark.each_kind
+
 FOLDER = str(Path(__file__).parents[2])
 
 TRACKER_STEPS = ["tracker name", "tracker port", "tracker", "servers", "device"]
@@ -45,15 +47,15 @@ def _address(tracker: rpc.Tracker) -> Tuple[str, int]:
 
 
 @pytest.fixture(name="board", scope="module")
-def _board(address: Tuple[str, int]) -> Iterator[rpc.Server]:
-    with rpc.Server(port=0, key="board", tracker_addr=address, silent=True) as server:
+def _board(address: Tuple[str, int], launch: Callable[..., Any]) -> Iterator[rpc.Server]:
+    with launch(port=0, key="board", tracker_addr=address, silent=True) as server:
         yield server
 
 
 @pytest.fixture(name="lone", scope="module")
-def _lone() -> Iterator[rpc.Server]:
+def _lone(launch: Callable[..., Any]) -> Iterator[rpc.Server]:
     """A server without tracker."""
-    with rpc.Server(port=0, key="lone", silent=True) as server:
+    with launch(port=0, key="lone", silent=True) as server:
         yield server
 
 

@@ -14,6 +14,8 @@ from pytest_tvmrpc import rpc
 from pytest_tvmrpc.errors import SessionKickedError
 from pytest_tvmrpc.exec import kick
 
+pytestmark = pytest.mark.each_kind
+
 WaitUntil = Callable[..., None]
 
 
@@ -24,12 +26,12 @@ def _tracker() -> Iterator[rpc.Tracker]:
 
 
 @pytest.fixture(name="boards")
-def _boards(tracker: rpc.Tracker) -> Iterator[List[rpc.Server]]:
+def _boards(tracker: rpc.Tracker, launch: Callable[..., Any]) -> Iterator[List[rpc.Server]]:
     """Two devices of one kind."""
     address = (tracker.host, tracker.port)
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(rpc.Server(port=0, key="board", tracker_addr=address, silent=True))
+            stack.enter_context(launch(port=0, key="board", tracker_addr=address, silent=True))
             for _ in range(2)
         ]
 
@@ -74,6 +76,7 @@ def test_the_next_one_gets_it(
     ada: rpc.TrackerSession,
     capsys: pytest.CaptureFixture[str],
     wait_until: WaitUntil,
+    launch: Callable[..., Any],
 ) -> None:
     """A device that somebody waits for goes to him, and the line says so."""
     done = threading.Event()
@@ -84,7 +87,7 @@ def test_the_next_one_gets_it(
             done.wait(30)
 
     waiting = threading.Thread(target=wait_for_it)
-    with rpc.Server(port=0, key="only", tracker_addr=address, silent=True), ada.request("only"):
+    with launch(port=0, key="only", tracker_addr=address, silent=True), ada.request("only"):
         waiting.start()
         try:
             wait_until(lambda: ada.who().waiting, "bob waits")
@@ -137,10 +140,11 @@ def test_a_server_that_does_not_obey(
     tracker: rpc.Tracker,
     ada: rpc.TrackerSession,
     capsys: pytest.CaptureFixture[str],
+    launch: Callable[..., Any],
 ) -> None:
     """The wait has a limit, and the line says what to do then."""
     address = (tracker.host, tracker.port)
-    server = rpc.Server(port=0, key="stiff", tracker_addr=address, silent=True)
+    server = launch(port=0, key="stiff", tracker_addr=address, silent=True)
     with server, ada.request("stiff"):
         os.kill(server.program.pid, signal.SIGSTOP)
         try:

@@ -14,6 +14,8 @@ from pytest_tvmrpc.errors import RPCError
 from pytest_tvmrpc.exec import asking, who
 from pytest_tvmrpc.protocol.farm import Farm, FarmServer, Holder, State, Waiting
 
+pytestmark = pytest.mark.each_kind
+
 WaitUntil = Callable[..., None]
 
 
@@ -24,9 +26,9 @@ def _tracker() -> Iterator[rpc.Tracker]:
 
 
 @pytest.fixture(name="board", scope="module")
-def _board(tracker: rpc.Tracker) -> Iterator[rpc.Server]:
+def _board(tracker: rpc.Tracker, launch: Callable[..., Any]) -> Iterator[rpc.Server]:
     address = (tracker.host, tracker.port)
-    with rpc.Server(port=0, key="board", tracker_addr=address, silent=True) as server:
+    with launch(port=0, key="board", tracker_addr=address, silent=True) as server:
         yield server
 
 
