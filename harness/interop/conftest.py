@@ -36,6 +36,8 @@ PAIRS = {
     "control": Pair("tvm", "tvm"),
     "tvm-to-ours": Pair("tvm", "ours"),
     "ours-to-tvm": Pair("ours", "tvm"),
+    "tvm-to-native": Pair("tvm", "native"),
+    "ours-to-native": Pair("ours", "native"),
 }
 
 
@@ -53,6 +55,8 @@ FARMS = {
     "ours-to-tvm": Cast("ours", "tvm", "tvm"),
     "tvm-server-at-our-tracker": Cast("ours", "ours", "tvm"),
     "our-server-at-tvm-tracker": Cast("tvm", "tvm", "ours"),
+    "tvm-to-native": Cast("tvm", "ours", "native"),
+    "tvm-native-at-tvm-tracker": Cast("tvm", "tvm", "native"),
 }
 
 

@@ -168,16 +168,24 @@ class TvmProgram:
 
 
 class OurProgram:
-    """A server or tracker of this package, started as a test starts it: ``rpc.Server(...)``."""
+    """A server or tracker of this package, started as a test starts it: ``rpc.Server(...)``.
+
+    Its server in C is ``native``.
+    """
 
     def __init__(self, program: str, options: dict[str, Any], folder: Path) -> None:
         from pytest_tvmrpc import rpc
+        from pytest_tvmrpc.runtime.native_programs import build_server
+        from pytest_tvmrpc.server.launch import NativeServer
 
         self.key = options.get("key", "")
         self._log = folder / f"{program}-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             settings = {"host": HOST, "port": 0, "log": log, **options}
-            self._program = getattr(rpc, program)(**settings)
+            if program == "native":
+                self._program: Any = NativeServer(build_server(), **settings)
+            else:
+                self._program = getattr(rpc, program)(**settings)
         self.port = self._program.port
 
     def stop(self) -> None:
@@ -230,7 +238,8 @@ class Launcher:
         options: dict[str, Any] = {"key": key, "tracker_addr": address}
         if proxy is not None:
             options.update(port=proxy.port, is_proxy=True)
-        return self._started(OurProgram("Server", options, self._folder))
+        program = "native" if kind == "native" else "Server"
+        return self._started(OurProgram(program, options, self._folder))
 
     def tracker(self, kind: str) -> Program:
         """A tracker of this kind."""

@@ -47,9 +47,8 @@ def test_doctor_of_a_farm(cast: Cast, tracker: Any, farm: Farm) -> None:
     for _ in range(3):
         steps = examined(f"--tracker={HOST}:{farm.tracker.port}")
         assert steps["tracker"]["values"]["kind"] == {"tvm": "tvm", "ours": "tvmrpc"}[cast.tracker]
-        assert (
-            steps["handshake"]["values"]["server"] == {"tvm": "tvm", "ours": "tvmrpc"}[cast.server]
-        )
+        expected = "tvm" if cast.server == "tvm" else "tvmrpc"
+        assert steps["handshake"]["values"]["server"] == expected
         wait_for_queue(tracker, KEY, free=1)
 
 
@@ -115,7 +114,7 @@ def test_kick(cast: Cast, farm_client: Client, tracker: Any, farm: Farm) -> None
     session = tracker.request(KEY)
     wait_for_queue(tracker, KEY, free=0)
     status, _ = run("kick", f"--port={farm.tracker.port}", KEY)
-    if (cast.tracker, cast.server) == ("ours", "ours"):
+    if cast.tracker == "ours" and cast.server != "tvm":
         assert status == 0
         wait_for_queue(tracker, KEY, free=1)
     else:

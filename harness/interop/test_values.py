@@ -247,7 +247,7 @@ def test_a_tensor_comes_back(client: Client, pair: Pair, remote: Any, echo: Any)
             echo(tensor)
         return
     returned = echo(tensor)
-    if pair.server == "ours":
+    if pair.server != "tvm":
         del tensor
         gc.collect()
     np.testing.assert_array_equal(returned.numpy(), np.arange(6).reshape(2, 3))
