@@ -1,12 +1,16 @@
 """The runtime of the server in C: libraries of C that call all of it, run in a session over pipes.
 
-The libraries are those of tests/runtime, where the same is asked of the runtime in Python.
+The libraries are those of tests/runtime, where the same is asked of the runtime in Python. With a
+triple in the environment variable TVMRPC_NATIVE_TARGET, as ``s390x-linux-gnu``, all of it runs on
+that machine as qemu emulates it.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import os
+import shutil
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
 
@@ -20,6 +24,7 @@ from pytest_tvmrpc.errors import CompilerError, LibraryError
 from pytest_tvmrpc.runtime.native_programs import build_server
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
+TARGET = os.environ.get("TVMRPC_NATIVE_TARGET")
 SOURCES = Path(__file__).parent.parent / "runtime"
 
 Load = Callable[..., Any]
@@ -28,14 +33,23 @@ Load = Callable[..., Any]
 @pytest.fixture(name="program", scope="module")
 def _program() -> str:
     try:
-        return build_server(kind="popen")
+        return build_server(TARGET, kind="popen")
     except CompilerError as error:
         pytest.skip(str(error))
 
 
+def opened(program: str) -> PopenSession:
+    """A session with a program of the target."""
+    if TARGET is None:
+        return PopenSession(program)
+    emulator = shutil.which(f"qemu-{TARGET.partition('-')[0]}")
+    assert emulator is not None
+    return PopenSession(emulator, arguments=["-L", f"/usr/{TARGET}", program])
+
+
 @pytest.fixture(name="session")
 def _session(program: str) -> Iterator[PopenSession]:
-    with PopenSession(program) as session:
+    with opened(program) as session:
         yield session
 
 
@@ -47,7 +61,7 @@ def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     @functools.lru_cache(maxsize=None)
     def compiled(source: str, *options: str, name: str = "") -> Path:
         path = folder / f"{name or source}{len(list(folder.iterdir()))}.so"
-        compile_library(SOURCES / f"{source}.c", path, options=list(options))
+        compile_library(SOURCES / f"{source}.c", path, options=list(options), target=TARGET)
         return path
 
     return compiled
@@ -301,7 +315,7 @@ def test_the_threads_that_are_wanted(
     """A loop that does not say how many tasks it has has as many as the variable says."""
     path = compiled("context")
     monkeypatch.setenv("TVM_NUM_THREADS", "3")
-    with PopenSession(program) as session:
+    with opened(program) as session:
         session.upload(path)
         assert session.load_module(path.name)["parallel"](0, 1, 0) == 3
 

@@ -185,18 +185,26 @@ static uint64_t combine(uint64_t kind, uint64_t value) {
   return kind ^ (value + 0x9e3779b9 + (kind << 6) + (kind >> 2));
 }
 
+static uint64_t hash_bytes(const void *bytes, size_t size) { /* as little-endian words */
+  uint64_t result = 0;
+  for (size_t i = 0; i < size; i += 8) {
+    uint64_t part = 0;
+    for (size_t j = 0; j < 8 && i + j < size; j++)
+      part |= (uint64_t)((const unsigned char *)bytes)[i + j] << 8 * j;
+    result = (result * 1099511628211ULL + part) % 2147483647;
+  }
+  return result;
+}
+
 static uint64_t hash(Any key) {
-  if (key.type_index == 11) return combine(65, key.v.u % 2147483647);
-  if (key.type_index == 12) return combine(66, key.v.u % 2147483647);
+  if (key.type_index == 11 || key.type_index == 12) {
+    int is_little = *(char *)&(int){1};
+    const void *hashed = is_little ? (const void *)&key.v : (const void *)&key; /* so has C++ it */
+    return combine(key.type_index + 54, hash_bytes(hashed, 8));
+  }
   if (key.type_index == 65 || key.type_index == 66) {
     const Text *text = key.v.p;
-    uint64_t result = 0;
-    for (size_t i = 0; i < text->size; i += 8) {
-      uint64_t part = 0;
-      memcpy(&part, text->data + i, text->size - i < 8 ? text->size - i : 8);
-      result = (result * 1099511628211ULL + part) % 2147483647;
-    }
-    return combine(key.type_index, result);
+    return combine(key.type_index, hash_bytes(text->data, text->size));
   }
   return combine(key.type_index, key.v.u);
 }
