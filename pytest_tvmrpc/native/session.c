@@ -880,7 +880,6 @@ static int collect(serving *self, request *asked) {
     if (room > have + part) room = (size_t)(have + part);
     larger = realloc(body, room + 1);
     if (larger == NULL) {
-      free(body);
       return mrpc_raise("MemoryError", "no memory for a request of %llu bytes",
                         have + (unsigned long long)part);
     }
