@@ -21,6 +21,7 @@ from pytest_tvmrpc import errors, runtime
 from pytest_tvmrpc.client.popen import PopenSession
 from pytest_tvmrpc.data_type import DataType
 from pytest_tvmrpc.errors import CompilerError, LibraryError
+from pytest_tvmrpc.runtime import context, elf
 from pytest_tvmrpc.runtime.native_programs import build_server
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
@@ -95,6 +96,13 @@ def ended(module: Any, name: str = "ended") -> int:
     """How much of what a library gave away has come back."""
     gc.collect()  # an error that was caught refers to its call
     return int(module[name]())
+
+
+def test_all_functions_are_offered(program: str) -> None:
+    """What the runtime in Python offers to compiled code, the program exports, too."""
+    exported = {symbol.name for symbol in elf.read(program).symbols if symbol.is_defined}
+    missing = sorted({*context.FUNCTIONS} - exported)
+    assert not missing
 
 
 # -------------------------------------------------------------------------------------- ffi.c
@@ -251,62 +259,62 @@ def test_symbols_for_later_libraries(ffi: Any, load: Load) -> None:
 # ----------------------------------------------------------------------------------- context.c
 
 
-@pytest.fixture(name="context", params=[(), ("-DLINKED",)], ids=["pointers", "linked"])
-def _context(load: Load, request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(name="kernels", params=[(), ("-DLINKED",)], ids=["pointers", "linked"])
+def _kernels(load: Load, request: pytest.FixtureRequest) -> Any:
     return load("context", *request.param)
 
 
-def test_errors_of_kernels(context: Any) -> None:
+def test_errors_of_kernels(kernels: Any) -> None:
     """They are recorded by kind and text, whole or in parts."""
-    fails(TypeError, r"^one two three$", context["fail_in_parts"])
-    fails(IndexError, r"^whole$", context["fail"])
+    fails(TypeError, r"^one two three$", kernels["fail_in_parts"])
+    fails(IndexError, r"^whole$", kernels["fail"])
 
 
-def test_calls_of_kernels(context: Any, session: PopenSession) -> None:
+def test_calls_of_kernels(kernels: Any, session: PopenSession) -> None:
     """A kernel calls functions that it is given, or that it looks up."""
     add_one = session.get_function("rpc.test.addone")
-    assert context["call"](add_one, 41) == 42
-    fails(ValueError, "a function that is NULL", context["call_null"])
+    assert kernels["call"](add_one, 41) == 42
+    fails(ValueError, "a function that is NULL", kernels["call_null"])
     for way in ("call_by_name", "call_from_env"):
-        assert context[way]("rpc.test.addone", 1) == 2
-        fails(ValueError, "looks up function 'nobody', which is in no", context[way], "nobody")
-    assert context["has_context"]() == 1
-    assert context["count_references"](add_one) == context["count_references"](add_one)
+        assert kernels[way]("rpc.test.addone", 1) == 2
+        fails(ValueError, "looks up function 'nobody', which is in no", kernels[way], "nobody")
+    assert kernels["has_context"]() == 1
+    assert kernels["count_references"](add_one) == kernels["count_references"](add_one)
 
 
-def test_handles_made_once(context: Any) -> None:
+def test_handles_made_once(kernels: Any) -> None:
     """The function that makes one is called once; it may fail."""
-    assert context["init_once"]() == 1
-    assert context["init_once"]() == 1
-    fails(ValueError, "no handle", context["init_badly"])
+    assert kernels["init_once"]() == 1
+    assert kernels["init_once"]() == 1
+    fails(ValueError, "no handle", kernels["init_badly"])
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 100, 1 << 22])
-def test_workspaces(context: Any, nbytes: int) -> None:
+def test_workspaces(kernels: Any, nbytes: int) -> None:
     """They are aligned; of devices that are not here there are none."""
     for _ in range(3):
-        assert context["workspace"](nbytes, 1) == 0
-    fails(errors.DeviceError, "Device API cuda is not enabled", context["workspace"], nbytes, 2)
-    fails(ValueError, "that it does not have", context["free_wrongly"])
+        assert kernels["workspace"](nbytes, 1) == 0
+    fails(errors.DeviceError, "Device API cuda is not enabled", kernels["workspace"], nbytes, 2)
+    fails(ValueError, "that it does not have", kernels["free_wrongly"])
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 5, 64])
 @pytest.mark.parametrize("barriers", [0, 1, 20])
-def test_parallel_loops(context: Any, tasks: int, barriers: int) -> None:
+def test_parallel_loops(kernels: Any, tasks: int, barriers: int) -> None:
     """All tasks run at the same time, and meet at barriers."""
-    assert context["parallel"](tasks, barriers, 0) == tasks
+    assert kernels["parallel"](tasks, barriers, 0) == tasks
 
 
-def test_parallel_loops_that_fail(context: Any) -> None:
+def test_parallel_loops_that_fail(kernels: Any) -> None:
     """The error of a task is that of the loop, also where others wait for it at a barrier."""
     for failing in (1, 4):
-        fails(ValueError, "^of a task$", context["parallel"], 4, 0, failing)
-        fails(Exception, "of a task|a task ended", context["parallel"], 4, 3, failing)
-    assert context["parallel"](4, 2, 0) == 4
+        fails(ValueError, "^of a task$", kernels["parallel"], 4, 0, failing)
+        fails(Exception, "of a task|a task ended", kernels["parallel"], 4, 3, failing)
+    assert kernels["parallel"](4, 2, 0) == 4
     for count in (-1, 1025):
-        fails(ValueError, "expected 1 to 1024", context["parallel"], count, 0, 0)
-    assert context["nested"]() == 111
-    fails(ValueError, "outside of a parallel loop", context["barrier_outside"])
+        fails(ValueError, "expected 1 to 1024", kernels["parallel"], count, 0, 0)
+    assert kernels["nested"]() == 111
+    fails(ValueError, "outside of a parallel loop", kernels["barrier_outside"])
 
 
 def test_the_threads_that_are_wanted(
