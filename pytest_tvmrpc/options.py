@@ -30,6 +30,7 @@ class Options:
         tracker: host and port of a tracker that is there already; None starts one for the run.
         keys: device keys, in the order in which tests are parametrised over them.
         servers: local servers for each key; only used without `tracker`.
+        server_kind: what they are: ``python``, ``native`` or ``popen``.
         session_timeout_s: limit that the server sets to a session; 0 sets none.
         queue_timeout_s: longest wait for a device that others use.
         connect_timeout_s: longest wait for a connection to a tracker or a device.
@@ -49,6 +50,7 @@ class Options:
     connect_timeout_s: float = 10.0
     call_timeout_s: float = 600.0
     mode: str = "each"
+    server_kind: str = "python"
     priority: float = 1.0
     session_scope: str = "module"
     require: bool = False

@@ -204,6 +204,18 @@ SETTINGS = (
         "(default: 1)",
     ),
     Setting(
+        "server_kind",
+        "rpc_server_kind",
+        "PYTEST_TVMRPC_SERVER_KIND",
+        "KIND",
+        "string",
+        _one_of("python", "native", "popen"),
+        "'python', 'native' or 'popen'",
+        "native",
+        "what the local servers are: 'python'; 'native', the server in C, which is compiled once; "
+        "or 'popen', a program in C for each session (default: python)",
+    ),
+    Setting(
         "priority",
         "rpc_priority",
         "PYTEST_TVMRPC_PRIORITY",

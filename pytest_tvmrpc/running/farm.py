@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import socket
 
     from ..options import Options
-    from ..server.launch import Server
+    from ..server.launch import NativeServer, Server
     from ..tracker.launch import Tracker
     from .logs import LogFolder
 
@@ -45,12 +45,31 @@ class Closable(Protocol):
 StartServers = Callable[["Address"], Optional[Sequence[Closable]]]
 
 
+def _start_server(kind: str, tracker: Address, key: str, log: IO[bytes]) -> Server | NativeServer:
+    """A server of a kind. Those in C are compiled first, if that was not done before.
+
+    Raises:
+        CompilerError: there is no compiler for that; the message says what to install.
+        StartError: it did not start.
+    """
+    from ..server.launch import NativeServer, Server
+
+    if kind == "python":
+        return Server(port=0, tracker_addr=tracker, key=key, log=log)
+    from ..runtime.native_programs import build_server
+
+    if kind == "native":
+        return NativeServer(build_server(), port=0, tracker_addr=tracker, key=key, log=log)
+    program = build_server(kind="popen")
+    return Server(port=0, tracker_addr=tracker, key=key, log=log, session_program=program)
+
+
 class _Part(NamedTuple):
     """A program of the farm."""
 
     place: int
     name: str
-    program: Tracker | Server
+    program: Tracker | Server | NativeServer
     log: IO[bytes]
 
 
@@ -211,7 +230,6 @@ class Farm:
         """All at the same time: servers that are ready first wait at the tracker's door."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from ..server.launch import Server
         from ..tracker.launch import Tracker
         from .logs import LogFolder
 
@@ -226,7 +244,7 @@ class Farm:
                 self._stop()
             for number in range(1, self._options.servers + 1) if others is None else ():
                 for key in self._options.keys:
-                    server = partial(Server, port=0, tracker_addr=self.address, key=key)
+                    server = partial(_start_server, self._options.server_kind, self.address, key)
                     name = f"server {number} of key {key!r}"
                     doing.append(pool.submit(self._launch, len(doing), name, server))
         for done in doing:
@@ -234,7 +252,9 @@ class Farm:
         self._parts.sort()
         self._close_listener()  # it is the tracker's alone: if that ends, connecting shall fail
 
-    def _launch(self, place: int, name: str, start: Callable[..., Tracker | Server]) -> None:
+    def _launch(
+        self, place: int, name: str, start: Callable[..., Tracker | Server | NativeServer]
+    ) -> None:
         from .logs import log_of
 
         if self._stopping:

@@ -275,7 +275,8 @@ class Stack:
         all of them, because a run in which one cannot start shall not begin by chance.
         """
         __tracebackhide__ = True
-        end = time.monotonic() + self.options.connect_timeout_s
+        building_s = 0.0 if self.options.server_kind == "python" else BUILDING_S
+        end = time.monotonic() + self.options.connect_timeout_s + building_s
         ours = [f"server:{key}" for key in self.options.keys]
         while not self._were_there and time.monotonic() < end:
             there = [server["key"] for server in tracker.summary()["server_info"]]
@@ -309,6 +310,9 @@ class Stack:
             )
         return room
 
+
+BUILDING_S = 300.0
+"""How much longer servers in C may take, which are compiled once before; else the farm ends."""
 
 OPENING_ERRORS = (HandshakeError, DeadlineError, ConnectionLostError, StartError, TrackerError)
 """What `Stack.request` raises if there is no device, or no session on it."""

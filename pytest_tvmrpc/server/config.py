@@ -38,6 +38,7 @@ class ServerConfig(NamedTuple):
         idle_s: how long a client may ask nothing; 0 for any time.
         unused_s: how long no client may come before the server ends by itself; 0 for any time.
         output_nbytes: how much of what a session prints is passed on.
+        session_program: a Popen server of ours, of which each session is a process; else empty.
     """
 
     host: str = LOOPBACK
@@ -57,6 +58,7 @@ class ServerConfig(NamedTuple):
     idle_s: float = 3600.0
     unused_s: float = 0.0
     output_nbytes: int = 1 << 20
+    session_program: str = ""
 
     def check(self) -> None:
         """Refuses settings that cannot work.
@@ -137,6 +139,13 @@ ARGUMENTS = (
         "SECONDS",
         field="unused_s",
         is_optional=True,
+    ),
+    Argument(
+        "session_program",
+        "a program that serves each session over two descriptors, as build-server --kind=popen "
+        "makes it, instead of this server",
+        default=_DEFAULTS["session_program"],
+        metavar="PATH",
     ),
     Argument("callback_fd", None, kind=int),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, Any, Callable, List, Optional, Sequence, Tuple, Union
 
 from ..arguments import command_line
@@ -44,6 +45,8 @@ class Server(RunningProgram):
             print goes there, too, 1 MiB of each.
         idle_timeout: how long a client may ask nothing until its session is ended, in seconds; 0
             for any time.
+        session_program: the path of a Popen server of ours, ``build_server(kind="popen")``: each
+            session is served by a process of it, in place of Python.
 
     Raises:
         SettingError: an argument is of a wrong type, or they cannot go together.
@@ -72,7 +75,9 @@ class Server(RunningProgram):
         *,
         log: Union[int, IO[Any], None] = None,
         idle_timeout: float = 3600.0,
+        session_program: Union[str, "os.PathLike[str]"] = "",
     ) -> None:
+        session_program = os.fspath(session_program) and os.path.abspath(session_program)
         given = dict(locals())  # by the names that the rows have for them
         config = configure(given)  # what cannot work is refused here
         line = command_line(ARGUMENTS, given)

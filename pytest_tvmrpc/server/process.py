@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Callable, NamedTuple, NoReturn, Optional, Tuple
 
 from .. import network
-from ..errors import ConnectionLostError
+from ..errors import ConnectionLostError, StartError
 from ..protocol import dialect, packets
 from ..session.copies import leave_if_copied
 from ..session.incoming import LAST_NBYTES
@@ -25,6 +25,9 @@ from .strays import bear, kill_all
 
 if TYPE_CHECKING:
     import socket
+
+    from ..session.environment import Environment
+    from ..session.interface import Session
 
 _PR_SET_PDEATHSIG = 1
 _STRAYS_S = 0.5
@@ -60,6 +63,7 @@ class Plan(NamedTuple):
         idle_s: how long it may ask nothing; 0 for any time.
         libraries: to be loaded first.
         callback_fd: where the function lies that is to be called first; for fresh interpreters.
+        program: what serves the session in place of this process, which then passes it on.
     """
 
     early: bytes = b""
@@ -68,6 +72,7 @@ class Plan(NamedTuple):
     idle_s: float = 0.0
     libraries: Tuple[str, ...] = ()
     callback_fd: Optional[int] = None
+    program: str = ""
 
 
 class Start:
@@ -252,9 +257,14 @@ def serve_session(start: Start, plan: Plan) -> None:
     opening_s = min(plan.handshake_s, plan.idle_s or plan.handshake_s)
     network.set_kernel_timeouts(connection, opening_s, plan.send_s)
     process = os.getpid()
+    environment = Environment(start.directory)
+    environment.add(OUTPUT, functools.partial(_printed, start.lifeline))
+    session: Session = LocalSession(environment)
     try:
         _prepare(plan)
         leave_if_copied(process)
+        if plan.program:
+            session = _in_program(plan.program, environment)
     except Exception as error:  # whatever it was, the client shall know why there is no session
         leave_if_copied(process)
         tell(connection, shared, describe(error))
@@ -268,9 +278,7 @@ def serve_session(start: Start, plan: Plan) -> None:
         shared[STAGE] = Stage.OPEN
         network.set_kernel_timeouts(connection, idle_s, plan.send_s)
 
-    environment = Environment(start.directory)
-    environment.add(OUTPUT, functools.partial(_printed, start.lifeline))
-    server = Server(channel, LocalSession(environment), shared, on_ready=opened)
+    server = Server(channel, session, shared, on_ready=opened)
     server.receive_early(plan.early)
     try:
         server.serve()
@@ -280,6 +288,32 @@ def serve_session(start: Start, plan: Plan) -> None:
             tell(connection, shared, was_idle(plan.idle_s) if is_open else never_opened(opening_s))
     except (StreamBrokenError, ConnectionError, ConnectionLostError):
         pass  # the client is gone, or was told what it did wrong: the session is over
+
+
+def _in_program(program: str, environment: Environment) -> Session:
+    """A session with a program of ours; when that ends, this process ends as it did.
+
+    Raises:
+        StartError: it does not start, or is none of ours, to which clients that chose the handles
+            of memory cannot be passed on.
+    """
+    from ..session.remote import start_onward
+
+    session = start_onward([program], environment.functions[OUTPUT], _end_likewise)
+    if not session.is_ours:
+        raise StartError(
+            f"{program} is no server of ours; expected one of build-server --kind=popen"
+        )
+    return session
+
+
+def _end_likewise(code: int) -> NoReturn:
+    """Ends as a process did, with all that the supervisor makes of that."""
+    flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 def _printed(lifeline: int, since: int = 0, limit: Optional[int] = None) -> bytes:

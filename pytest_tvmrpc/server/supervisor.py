@@ -287,6 +287,7 @@ class Supervisor:
             config.idle_s,
             config.libraries,
             config.callback_fd if config.no_fork else None,
+            config.session_program,
         )
         shared_fd = -1
         serve: Serve = functools.partial(serve_session, plan=plan)

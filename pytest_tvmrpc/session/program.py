@@ -42,10 +42,13 @@ class Output(NamedTuple):
     Attributes:
         descriptor: for its stdout and stderr; None: to those of this process.
         last_lines: what it printed last, as the end of a message; empty if that is not known.
+        ended: is told the exit status of a program that ended before its open session did, or the
+            number of the signal, negated.
     """
 
     descriptor: Optional[int]
     last_lines: Callable[[], str]
+    ended: Optional[Callable[[int], object]] = None
 
 
 class Limits(NamedTuple):
@@ -115,7 +118,7 @@ def _open(path: str, arguments: Sequence[str], output: Output, limits: Limits) -
         endpoint.close("it was not opened")
         raise
     endpoint.takes_handles = endpoint.is_ours
-    channel.limit(limits.call_s, "call_timeout")
+    channel.opened(limits.call_s)
     return endpoint
 
 
@@ -193,9 +196,9 @@ class _Process:
         self._process = process
         self._owner = os.getpid()
 
-    def ended(self, limit_s: float) -> str:
-        """How it ended; empty while it runs, for so long at least."""
-        return how_ended(self._process.returncode or 0) if self._wait(limit_s) else ""
+    def ended(self, limit_s: float) -> Optional[int]:
+        """How it ended; None if it runs, for so long at least."""
+        return self._process.returncode if self._wait(limit_s) else None
 
     def _wait(self, limit_s: float) -> bool:
         if self._process.returncode is not None:
@@ -244,17 +247,26 @@ class ProgramChannel(SocketChannel):
         super().__init__(connection, f"the program {process.path}", timeout_s, "handshake_timeout")
         self._process = process
         self._output = output
+        self._is_open = False
         self._is_closed = False
+
+    def opened(self, call_s: Optional[float]) -> None:
+        """The session is open; any call may take so long."""
+        self._is_open = True
+        self.limit(call_s, "call_timeout")
 
     def lost(self, error: OSError, doing: str) -> Exception:
         """The error of the connection, or how the program ended if that is why."""
         failure = super().lost(error, doing)
         if self._is_closed or type(failure) is not ConnectionLostError:
             return failure
-        ended = self._process.ended(ENDING_S)
-        if not ended:
+        code = self._process.ended(ENDING_S)
+        if code is None:
             return failure
-        return SessionCrashedError(f"{self.peer} {ended} in {doing}{self._output.last_lines()}")
+        if self._output.ended is not None and self._is_open:
+            self._output.ended(code)
+        how = how_ended(code)
+        return SessionCrashedError(f"{self.peer} {how} in {doing}{self._output.last_lines()}")
 
     def close(self) -> None:
         """Ends the connection and the program; may be called twice."""

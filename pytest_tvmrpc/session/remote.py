@@ -69,13 +69,18 @@ def connect_onward(arguments: Sequence[Any]) -> RemoteSession:
     return RemoteSession(endpoint)
 
 
-def start_onward(arguments: Sequence[Any], printed: Optional[Printed]) -> RemoteSession:
+def start_onward(
+    arguments: Sequence[Any],
+    printed: Optional[Printed],
+    ended: Optional[Callable[[int], object]] = None,
+) -> RemoteSession:
     """The session that ``rpc.PopenSession(program)`` makes: with a program, started for it here.
 
     Args:
         arguments: the program's path on this machine, or its bytes, and then what stands in its
             command line before the two descriptors, if anything.
         printed: tells what this process, and so the program, has printed; None: nobody can.
+        ended: is told how the program ended, before a client is; see `Output`.
 
     Raises:
         ValueError: these are not its arguments.
@@ -95,7 +100,7 @@ def start_onward(arguments: Sequence[Any], printed: Optional[Printed]) -> Remote
         return f"; it printed last:\n{text}" if text else "; it printed nothing"
 
     limits = Limits(ONWARD_LIMIT_S, None)  # the client decides how long it waits
-    endpoint = open_program(arguments[0], arguments[1:], Output(None, last_lines), limits)
+    endpoint = open_program(arguments[0], arguments[1:], Output(None, last_lines, ended), limits)
     return RemoteSession(endpoint, printed)
 
 
@@ -116,6 +121,11 @@ class RemoteSession:
         self._printed = printed
         self._kinds: Dict[int, Tuple[type, int]] = {}
         self.known: Dict[bytes, Any] = {}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the server there is one of this package."""
+        return self._endpoint.is_ours
 
     def close(self) -> None:
         """Ends the session there, too."""

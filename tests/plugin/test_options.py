@@ -57,6 +57,7 @@ CASES = {
     "keys": Case("b", ("b",), "'a b'"),
     "mode": Case("any", "any", "all"),
     "servers": Case("3", 3, "0"),
+    "server_kind": Case("popen", "popen", "rust"),
     "priority": Case("-1.5", -1.5, "inf"),
     "session_scope": Case("package", "package", "function"),
     "queue_timeout_s": Case("2.5", 2.5, "0"),
