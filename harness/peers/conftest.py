@@ -113,10 +113,16 @@ def libraries(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", params=["ours", "native"], ids=["python", "native"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of our servers: the one in Python, or that in C."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def our_server(launcher: Launcher) -> Program:
+def our_server(launcher: Launcher, kind: str) -> Program:
     """One of our servers."""
-    return launcher.server("ours")
+    return launcher.server(kind)
 
 
 @pytest.fixture(scope="session")

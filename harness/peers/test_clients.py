@@ -35,26 +35,26 @@ def direct(ready: Ready, our_server: Program, libraries: Path) -> Problems:
 
 
 @pytest.fixture(scope="session")
-def proxied(ready: Ready, launcher: Launcher, libraries: Path) -> Problems:
+def proxied(ready: Ready, launcher: Launcher, libraries: Path, kind: str) -> Problems:
     """The peer's client at our proxy, which has our server."""
     proxy = launcher.proxy("ours")
-    launcher.server("ours", proxy=proxy)
+    launcher.server(kind, proxy=proxy)
     return problems(ready, "direct", proxy, libraries)
 
 
 @pytest.fixture(scope="session")
-def tracked(ready: Ready, launcher: Launcher, libraries: Path) -> Problems:
+def tracked(ready: Ready, launcher: Launcher, libraries: Path, kind: str) -> Problems:
     """The peer's client at our tracker, which has our server."""
     tracker = launcher.tracker("ours")
-    launcher.server("ours", tracker=tracker)
+    launcher.server(kind, tracker=tracker)
     return problems(ready, "tracker", tracker, libraries)
 
 
 @pytest.fixture(scope="session")
-def crossed(ready: Ready, launcher: Launcher, libraries: Path) -> Problems:
+def crossed(ready: Ready, launcher: Launcher, libraries: Path, kind: str) -> Problems:
     """The peer's client at the peer's own tracker, which has our server."""
     tracker = launcher.tracker("tvm")
-    launcher.server("ours", tracker=tracker)
+    launcher.server(kind, tracker=tracker)
     return problems(ready, "tracker", tracker, libraries)
 
 

@@ -22,11 +22,11 @@ UNTIL = {"autotvm": (0, 19), "auto_scheduler": (0, 19), "tune_tir": (0, 99)}
 
 
 @pytest.fixture(scope="session")
-def tracker(launcher: Launcher) -> Program:
+def tracker(launcher: Launcher, kind: str) -> Program:
     """Our tracker, with two of our servers."""
     tracker = launcher.tracker("ours")
     for _ in range(2):
-        launcher.server("ours", tracker=tracker)
+        launcher.server(kind, tracker=tracker)
     return tracker
 
 
