@@ -14,7 +14,7 @@ static int the_lifeline;
 
 /* Arguments and results */
 
-static int wrong(const TVMFFIAny *args, int32_t num_args, int index, const char *expected) {
+int mrpc_wrong_argument(const TVMFFIAny *args, int32_t num_args, int index, const char *expected) {
   if (index >= num_args) {
     mrpc_raise("TypeError", "argument %d is missing; expected %s", index, expected);
   } else {
@@ -27,7 +27,7 @@ static int wrong(const TVMFFIAny *args, int32_t num_args, int index, const char 
 int mrpc_argument_text(const TVMFFIAny *args, int32_t num_args, int index, const char *what,
                        TVMFFIByteArray *text) {
   if (index < num_args && mrpc_content_of(&args[index], text) == 0) return 0;
-  return wrong(args, num_args, index, what);
+  return mrpc_wrong_argument(args, num_args, index, what);
 }
 
 int mrpc_argument_int(const TVMFFIAny *args, int32_t num_args, int index, const char *what,
@@ -37,7 +37,7 @@ int mrpc_argument_int(const TVMFFIAny *args, int32_t num_args, int index, const 
     *number = args[index].as.v_int64;
     return 0;
   }
-  return wrong(args, num_args, index, what);
+  return mrpc_wrong_argument(args, num_args, index, what);
 }
 
 int mrpc_argument_module(const TVMFFIAny *args, int32_t num_args, int index, TVMFFIObject **module) {
@@ -45,7 +45,7 @@ int mrpc_argument_module(const TVMFFIAny *args, int32_t num_args, int index, TVM
     *module = args[index].as.v_obj;
     return 0;
   }
-  return wrong(args, num_args, index, "a module");
+  return mrpc_wrong_argument(args, num_args, index, "a module");
 }
 
 void mrpc_return_int_to(TVMFFIAny *result, int64_t number) {
@@ -87,316 +87,11 @@ int mrpc_register(const mrpc_named *functions, size_t count) {
   return 0;
 }
 
-/* Functions with which any client can try any server */
-
-#define ARGUMENTS void *self, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result
-#define UNUSED (void)self, (void)args, (void)num_args, (void)result
-
-static int add_one(ARGUMENTS) {
-  int64_t number;
-  UNUSED;
-  if (num_args > 1) return mrpc_raise("TypeError", "%d arguments; expected one", (int)num_args);
-  if (mrpc_argument_int(args, num_args, 0, "an int", &number) != 0) return -1;
-  mrpc_return_int_to(result, (int64_t)((uint64_t)number + 1));
-  return 0;
-}
-
-static int concatenate(ARGUMENTS) {
-  TVMFFIByteArray name;
-  int64_t number;
-  char *text;
-  int status;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a text", &name) != 0 ||
-      mrpc_argument_int(args, num_args, 1, "an int", &number) != 0) {
-    return -1;
-  }
-  text = malloc(name.size + 32);
-  if (text == NULL) return mrpc_raise("MemoryError", "no memory for a text");
-  memcpy(text, name.data, name.size);
-  snprintf(text + name.size, 32, ":%lld", (long long)number);
-  status = mrpc_return_text(result, text, strlen(text + name.size) + name.size);
-  free(text);
-  return status;
-}
-
-/* Raises with a kind and a text of a client. */
-static int raise_text(const char *kind, size_t kind_nbytes, const char *text, size_t nbytes) {
-  char name[128];
-  snprintf(name, sizeof(name), "%.*s", (int)(kind_nbytes < 127 ? kind_nbytes : 127), kind);
-  return mrpc_raise(name, "%.*s", (int)(nbytes < MRPC_MAX_TEXT ? nbytes : MRPC_MAX_TEXT), text);
-}
-
-static int raise_value_error(ARGUMENTS) {
-  TVMFFIByteArray text;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a text", &text) != 0) return -1;
-  return raise_text("ValueError", 10, text.data, text.size);
-}
-
-static int raise_kind(ARGUMENTS) {
-  TVMFFIByteArray kind, text;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a kind of error", &kind) != 0 ||
-      mrpc_argument_text(args, num_args, 1, "a text", &text) != 0) {
-    return -1;
-  }
-  return raise_text(kind.data, kind.size, text.data, text.size);
-}
-
-static int join_texts(ARGUMENTS) {
-  TVMFFIByteArray first, second;
-  char *text;
-  int status;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a text", &first) != 0 ||
-      mrpc_argument_text(args, num_args, 1, "a text", &second) != 0) {
-    return -1;
-  }
-  text = malloc(first.size + second.size + 1);
-  if (text == NULL) return mrpc_raise("MemoryError", "no memory for a text");
-  memcpy(text, first.data, first.size);
-  memcpy(text + first.size, second.data, second.size);
-  status = mrpc_return_text(result, text, first.size + second.size);
-  free(text);
-  return status;
-}
-
-/* A function around one value, which it owns. */
-static int return_closure(TVMFFISafeCallType call, const void *value, size_t nbytes,
-                          TVMFFIAny *result) {
-  void *kept = malloc(nbytes + 1);
-  TVMFFIObject *made;
-  if (kept == NULL) return mrpc_raise("MemoryError", "no memory for a function");
-  memcpy(kept, value, nbytes);
-  ((char *)kept)[nbytes] = 0;
-  made = mrpc_function_new(call, kept, free);
-  if (made == NULL) return -1;
-  mrpc_return_object(result, made);
-  return 0;
-}
-
-static int add_to(ARGUMENTS) {
-  int64_t number, left;
-  UNUSED;
-  memcpy(&left, self, sizeof(left));
-  if (mrpc_argument_int(args, num_args, 0, "an int", &number) != 0) return -1;
-  mrpc_return_int_to(result, (int64_t)((uint64_t)left + (uint64_t)number));
-  return 0;
-}
-
-static int add_to_lhs(ARGUMENTS) {
-  int64_t left;
-  UNUSED;
-  if (mrpc_argument_int(args, num_args, 0, "an int", &left) != 0) return -1;
-  return return_closure(add_to, &left, sizeof(left), result);
-}
-
-static int raise_kept(ARGUMENTS) {
-  const char *text = self, *colon = strstr(text, ": ");
-  size_t index, length = colon == NULL ? 0 : (size_t)(colon - text);
-  UNUSED;
-  for (index = 0; index < length; index++) {
-    if (strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789.", text[index]) ==
-        NULL) {
-      length = 0;
-    }
-  }
-  if (length == 0) return mrpc_raise("RuntimeError", "%s", text);
-  return raise_text(text, length, colon + 2, strlen(colon + 2));
-}
-
-static int make_raiser(ARGUMENTS) {
-  TVMFFIByteArray text;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a text", &text) != 0) return -1;
-  return return_closure(raise_kept, text.data, text.size, result);
-}
-
-static int compare_kept(ARGUMENTS) {
-  int64_t left, right;
-  UNUSED;
-  if (mrpc_argument_int(args, num_args, 0, "an int", &left) != 0 ||
-      mrpc_argument_int(args, num_args, 1, "an int", &right) != 0) {
-    return -1;
-  }
-  if (left == right) return 0;
-  return mrpc_raise("InternalError", "%lld is not %lld: %s", (long long)left, (long long)right,
-                    (const char *)self);
-}
-
-static int make_comparer(ARGUMENTS) {
-  TVMFFIByteArray text;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a text", &text) != 0) return -1;
-  return return_closure(compare_kept, text.data, text.size, result);
-}
-
-static int echo(ARGUMENTS) {
-  UNUSED;
-  if (num_args < 1) return mrpc_raise("TypeError", "testing.echo takes a value");
-  *result = args[0];
-  mrpc_keep(result);
-  return 0;
-}
-
-static int nop(ARGUMENTS) { return num_args > 0 ? echo(self, args, num_args, result) : 0; }
-
-static int sleep_for(ARGUMENTS) {
-  struct timespec pause;
-  double seconds;
-  UNUSED;
-  if (num_args < 1 ||
-      (args[0].type_index != MRPC_TYPE_FLOAT && args[0].type_index != MRPC_TYPE_INT)) {
-    return wrong(args, num_args, 0, "a number of seconds");
-  }
-  seconds = args[0].type_index == MRPC_TYPE_FLOAT ? args[0].as.v_float64
-                                                   : (double)args[0].as.v_int64;
-  if (!(seconds >= 0 && seconds < 1e9)) {
-    return mrpc_raise("ValueError", "sleep length must be non-negative");
-  }
-  pause.tv_sec = (time_t)seconds;
-  pause.tv_nsec = (long)((seconds - (double)pause.tv_sec) * 1e9);
-  while (nanosleep(&pause, &pause) != 0) continue;
-  return 0;
-}
-
-/* One element of a tensor of float32 or float64 as a result. */
-static int return_element(const DLTensor *tensor, int64_t place, TVMFFIAny *result) {
-  int64_t count = 1;
-  int axis;
-  const uint8_t *elements = (const uint8_t *)tensor->data + tensor->byte_offset;
-  for (axis = 0; axis < tensor->ndim; axis++) count *= tensor->shape[axis];
-  if (tensor->dtype.code != 2 || (tensor->dtype.bits != 32 && tensor->dtype.bits != 64)) {
-    return mrpc_raise("TypeError", "expected a tensor of float32 or float64");
-  }
-  if (place < 0 || place >= count) {
-    return mrpc_raise("IndexError", "element %lld of %lld", (long long)place, (long long)count);
-  }
-  memset(result, 0, sizeof(*result));
-  result->type_index = MRPC_TYPE_FLOAT;
-  if (tensor->dtype.bits == 32) {
-    float element;
-    memcpy(&element, elements + 4 * place, sizeof(element));
-    result->as.v_float64 = (double)element;
-  } else {
-    memcpy(&result->as.v_float64, elements + 8 * place, 8);
-  }
-  return 0;
-}
-
-static int kept_tensor(ARGUMENTS) {
-  UNUSED;
-  mrpc_retain(*(TVMFFIObject **)self);
-  mrpc_return_object(result, *(TVMFFIObject **)self);
-  return 0;
-}
-
-static int kept_count(ARGUMENTS) {
-  UNUSED;
-  mrpc_return_int_to(result, (int64_t)((*(TVMFFIObject **)self)->combined_ref_count & 0xFFFFFFFFu));
-  return 0;
-}
-
-static int kept_element(ARGUMENTS) {
-  int64_t place;
-  UNUSED;
-  if (mrpc_argument_int(args, num_args, 0, "an index", &place) != 0) return -1;
-  return return_element(&(*(mrpc_tensor **)self)->tensor, place, result);
-}
-
-static int given_element(ARGUMENTS) {
-  const DLTensor *tensor = num_args > 0 ? mrpc_tensor_of(&args[0]) : NULL;
-  int64_t place;
-  UNUSED;
-  if (tensor == NULL) return wrong(args, num_args, 0, "a tensor");
-  if (mrpc_argument_int(args, num_args, 1, "an index", &place) != 0) return -1;
-  return return_element(tensor, place, result);
-}
-
-static void end_kept(void *self) {
-  mrpc_release(*(TVMFFIObject **)self);
-  free(self);
-}
-
-/* Functions around one tensor of ten zeros, for what a test wants to see of it. */
-static int return_tensor_function(ARGUMENTS) {
-  static const mrpc_named functions[] = {{"get_arr", kept_tensor},
-                                         {"ref_count", kept_count},
-                                         {"get_elem", kept_element},
-                                         {"get_arr_elem", given_element}};
-  static const mrpc_dtype float32 = {2, 32, 1};
-  static const int64_t ten = 10;
-  TVMFFIByteArray name;
-  size_t index;
-  UNUSED;
-  if (mrpc_argument_text(args, num_args, 0, "a name", &name) != 0) return -1;
-  for (index = 0; index < 4; index++) {
-    TVMFFIObject *made, **kept;
-    mrpc_tensor *tensor;
-    if (strlen(functions[index].name) != name.size ||
-        memcmp(functions[index].name, name.data, name.size) != 0) {
-      continue;
-    }
-    tensor = mrpc_tensor_new(float32, 1, &ten);
-    kept = tensor == NULL ? NULL : malloc(sizeof(TVMFFIObject *));
-    if (kept == NULL) return mrpc_raise("MemoryError", "no memory for a tensor");
-    memset(tensor->tensor.data, 0, 40);
-    *kept = &tensor->object;
-    made = mrpc_function_new(functions[index].call, kept, end_kept);
-    if (made == NULL) return -1;
-    mrpc_return_object(result, made);
-    return 0;
-  }
-  return mrpc_raise("RuntimeError",
-                    "unknown name '%.*s'; expected one of get_arr, ref_count, get_elem, get_arr_elem",
-                    (int)(name.size < 80 ? name.size : 80), name.data);
-}
-
-static int check_ones(ARGUMENTS) {
-  const DLTensor *tensor = num_args > 0 ? mrpc_tensor_of(&args[0]) : NULL;
-  TVMFFIAny element;
-  int64_t place;
-  UNUSED;
-  if (tensor == NULL) return wrong(args, num_args, 0, "a tensor");
-  if (tensor->ndim != 2 || tensor->shape[0] != 3 || tensor->shape[1] != 4) {
-    return mrpc_raise("AssertionError", "expected ones of shape (3, 4)");
-  }
-  for (place = 0; place < 12; place++) {
-    if (return_element(tensor, place, &element) != 0) return -1;
-    if (element.as.v_float64 != 1) {
-      return mrpc_raise("AssertionError", "expected ones of shape (3, 4)");
-    }
-  }
-  return 0;
-}
-
-int mrpc_register_tests(void) {
-  static const mrpc_named functions[] = {
-      {"rpc.test.addone", add_one},
-      {"rpc.test.strcat", concatenate},
-      {"rpc.test.except", raise_value_error},
-      {"rpc.test.runtime_str_concat", join_texts},
-      {"rpc.test.add_to_lhs", add_to_lhs},
-      {"rpc.test.remote_return_nd", return_tensor_function},
-      {"rpc.test.remote_tensor_func", check_ones},
-      {"rpc.test.remote_array_func", check_ones}, /* its name up to TVM 0.20 */
-      {"testing.echo", echo},
-      {"testing.nop", nop},
-      {"testing.test_raise_error", raise_kind},
-      {"testing.test_raise_error_callback", make_raiser}, /* up to TVM 0.20 */
-      {"testing.test_check_eq_callback", make_comparer},
-      {"testing.sleep_in_ffi", sleep_for},
-      {"testing.sleep", sleep_for},
-  };
-  return mrpc_register(functions, sizeof(functions) / sizeof(functions[0]));
-}
-
 /* Modules */
 
-static int import_module(ARGUMENTS) {
+static int import_module(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *parent, *child;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &parent) != 0 ||
       mrpc_argument_module(args, num_args, 1, &child) != 0) {
     return -1;
@@ -404,11 +99,11 @@ static int import_module(ARGUMENTS) {
   return mrpc_module_import(parent, child);
 }
 
-static int module_get_function(ARGUMENTS) {
+static int module_get_function(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *module, *function;
   TVMFFIByteArray name;
   int64_t query_imports = 1;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &module) != 0 ||
       mrpc_argument_text(args, num_args, 1, "a name", &name) != 0 ||
       (num_args > 2 && mrpc_argument_int(args, num_args, 2, "a bool", &query_imports) != 0) ||
@@ -419,11 +114,11 @@ static int module_get_function(ARGUMENTS) {
   return 0;
 }
 
-static int function_names(ARGUMENTS) {
+static int function_names(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *module;
   char *names;
   int status;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &module) != 0) return -1;
   names = mrpc_module_names(module);
   if (names == NULL) return mrpc_raise("MemoryError", "no memory for the names");
@@ -433,12 +128,12 @@ static int function_names(ARGUMENTS) {
 }
 
 /* What the error for a function that is not there says behind TVM's words for it. */
-static int missing_function(ARGUMENTS) {
+static int missing_function(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *module, *function;
   TVMFFIByteArray name;
   char *names, *hint, *text = NULL, *at, asked[1025];
   int status;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &module) != 0 ||
       mrpc_argument_text(args, num_args, 1, "a name", &name) != 0 ||
       mrpc_module_find(module, name.data, name.size, 1, &function) != 0) {
@@ -468,26 +163,26 @@ static int missing_function(ARGUMENTS) {
   return status;
 }
 
-static int clear_imports(ARGUMENTS) {
+static int clear_imports(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *module;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &module) != 0) return -1;
   mrpc_module_clear_imports(module);
   return 0;
 }
 
 /* A library of machine code has no source. */
-static int inspect_source(ARGUMENTS) {
+static int inspect_source(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIObject *module;
-  UNUSED;
+  MRPC_UNUSED;
   if (mrpc_argument_module(args, num_args, 0, &module) != 0) return -1;
   return mrpc_return_text(result, "", 0);
 }
 
-static int system_lib(ARGUMENTS) {
+static int system_lib(MRPC_ARGUMENTS_OF_CALL) {
   TVMFFIByteArray prefix = {"", 0};
   TVMFFIObject *module;
-  UNUSED;
+  MRPC_UNUSED;
   if (num_args > 0 && mrpc_argument_text(args, num_args, 0, "a prefix", &prefix) != 0) return -1;
   mrpc_register_linked();
   module = mrpc_system_library(prefix.data, prefix.size);
@@ -496,10 +191,10 @@ static int system_lib(ARGUMENTS) {
   return 0;
 }
 
-static int type_key(ARGUMENTS) {
+static int type_key(MRPC_ARGUMENTS_OF_CALL) {
   const char *key;
-  UNUSED;
-  if (num_args < 1) return wrong(args, num_args, 0, "an object");
+  MRPC_UNUSED;
+  if (num_args < 1) return mrpc_wrong_argument(args, num_args, 0, "an object");
   key = mrpc_type_key(args[0].type_index);
   if (key == NULL) return mrpc_raise("TypeError", "a value of no known type");
   return mrpc_return_text(result, key, strlen(key));
@@ -532,10 +227,10 @@ static void processor_line(const char *name, char *value, size_t room) {
 }
 
 /* The board's name, or that of its processor. */
-static int model(ARGUMENTS) {
+static int model(MRPC_ARGUMENTS_OF_CALL) {
   char text[512], name[128], maker[32], part[32];
   struct utsname system;
-  UNUSED;
+  MRPC_UNUSED;
   first_line("/proc/device-tree/model", text, sizeof(text));
   if (text[0] == 0) {
     processor_line("model name", name, sizeof(name));
@@ -548,12 +243,12 @@ static int model(ARGUMENTS) {
 }
 
 /* What the session has printed: the end's offset, then the text. */
-static int output(ARGUMENTS) {
+static int output(MRPC_ARGUMENTS_OF_CALL) {
   int64_t since = 0, limit = -1, nbytes;
   char why[MRPC_WHY];
   uint8_t *text;
   int status;
-  UNUSED;
+  MRPC_UNUSED;
   if (num_args > 0 && mrpc_argument_int(args, num_args, 0, "an offset", &since) != 0) return -1;
   if (num_args > 1 && args[1].type_index != MRPC_TYPE_NONE &&
       mrpc_argument_int(args, num_args, 1, "a number of bytes", &limit) != 0) {

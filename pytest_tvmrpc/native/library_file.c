@@ -153,6 +153,15 @@ mrpc_symbol mrpc_elf_symbol(const mrpc_elf *elf, size_t place) {
   return found;
 }
 
+int mrpc_elf_find(const mrpc_elf *elf, const char *name, mrpc_symbol *found) {
+  size_t index;
+  for (index = 0; index < elf->symbol_count; index++) {
+    *found = mrpc_elf_symbol(elf, index);
+    if (found->is_defined && strcmp(found->name, name) == 0) return 1;
+  }
+  return 0;
+}
+
 const char *mrpc_elf_needed(const mrpc_elf *elf, size_t number) {
   const ElfW(Dyn) *entry = elf->dynamic;
   size_t index;

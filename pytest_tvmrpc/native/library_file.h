@@ -26,6 +26,8 @@ int mrpc_elf_open(mrpc_elf *elf, const char *path);
 void mrpc_elf_close(mrpc_elf *elf);
 /* The symbol at this place; one without a name if its name is damaged. */
 mrpc_symbol mrpc_elf_symbol(const mrpc_elf *elf, size_t place);
+/* The symbol of this name that it defines: 1, or 0 if there is none. */
+int mrpc_elf_find(const mrpc_elf *elf, const char *name, mrpc_symbol *found);
 /* The library that it needs, by number; NULL behind the last one. */
 const char *mrpc_elf_needed(const mrpc_elf *elf, size_t number);
 

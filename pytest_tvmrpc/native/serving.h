@@ -119,6 +119,17 @@ typedef struct {
   uint64_t nbytes;
 } mrpc_file;
 
+/* Linking (linking.c) */
+
+/* What follows the last dot of a file's name; empty if there is none. */
+const char *mrpc_suffix_of(const char *path);
+/* Whether a file with this suffix has to be linked before it can be loaded. */
+int mrpc_is_linked(const char *suffix);
+/* Makes a library of such a file in the folder `root`; its path replaces that of the file. */
+int mrpc_link_file(const char *root, int number, const char *name, char *path);
+/* Runs a program to its end; its exit status, or -1. What it prints goes where we print. */
+int mrpc_run(char *const arguments[]);
+
 /* Registration of the session's functions, each in its file. */
 typedef struct {
   const char *name;
@@ -133,6 +144,13 @@ int mrpc_register_tuning(void);
 int mrpc_register_modules(void);
 void mrpc_register_containers(void);
 
+/* The parameters of a function, and a word that some of them are not looked at. */
+#define MRPC_ARGUMENTS_OF_CALL \
+  void *self, const TVMFFIAny *args, int32_t num_args, TVMFFIAny *result
+#define MRPC_UNUSED (void)self, (void)args, (void)num_args, (void)result
+
+/* Raises that an argument is missing, or of another kind; -1. */
+int mrpc_wrong_argument(const TVMFFIAny *args, int32_t num_args, int index, const char *expected);
 /* Arguments of the session's own functions: each 0, or -1 after an error was raised. */
 int mrpc_argument_text(const TVMFFIAny *args, int32_t num_args, int index, const char *what,
                        TVMFFIByteArray *text);

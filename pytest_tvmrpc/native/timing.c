@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "objects.h"
 #include "serving.h"
 #include "timing_loop.h"
 
@@ -174,11 +175,7 @@ static int find_subject(const TVMFFIAny *args, int32_t num_args, TVMFFIObject **
       setting(args, num_args, 3, "device_id", 0, INT32_MAX, &device_id) != 0) {
     return -1;
   }
-  if (device_type != MRPC_DEVICE_CPU) {
-    return mrpc_raise("DeviceError",
-                      "nobody drives devices of kind %d on this server; expected the CPU, which is 1",
-                      (int)device_type);
-  }
+  if (mrpc_check_device((int32_t)device_type) != 0) return -1;
   if (args[0].type_index == MRPC_TYPE_NONE) return global_named(&name, function);
   if (mrpc_argument_module(args, num_args, 0, &module) != 0 ||
       mrpc_module_find(module, name.data, name.size, 1, function) != 0) {
