@@ -299,7 +299,9 @@ def _in_program(program: str, environment: Environment) -> Session:
     """
     from ..session.remote import start_onward
 
-    session = start_onward([program], environment.functions[OUTPUT], _end_likewise)
+    session = start_onward(
+        [program], environment.functions[OUTPUT], environment.directory, _end_likewise
+    )
     if not session.is_ours:
         raise StartError(
             f"{program} is no server of ours; expected one of build-server --kind=popen"

@@ -67,7 +67,8 @@ class LocalSession:
         if name == "rpc.PopenSession":
             from .remote import start_onward
 
-            return start_onward(arguments, self.environment.functions.get(OUTPUT))
+            printed = self.environment.functions.get(OUTPUT)
+            return start_onward(arguments, printed, self.environment.directory)
         raise ValueError(
             f"Cannot find session constructor {name}; this server knows rpc.LocalSession, "
             "rpc.Connect(host, port, key, enable_logging) and rpc.PopenSession(program)"

@@ -44,11 +44,13 @@ class Output(NamedTuple):
         last_lines: what it printed last, as the end of a message; empty if that is not known.
         ended: is told the exit status of a program that ended before its open session did, or the
             number of the signal, negated.
+        folder: where it has its temporary files; None: where all have them.
     """
 
     descriptor: Optional[int]
     last_lines: Callable[[], str]
     ended: Optional[Callable[[int], object]] = None
+    folder: Optional[str] = None
 
 
 class Limits(NamedTuple):
@@ -149,6 +151,7 @@ def _start(
         StartError: the system cannot execute the file.
     """
     give_up = time.monotonic() + _BUSY_S
+    environment = {**os.environ, "TMPDIR": output.folder} if output.folder else None
     while True:
         try:
             return subprocess.Popen(
@@ -157,6 +160,7 @@ def _start(
                 stdout=output.descriptor,
                 stderr=output.descriptor,
                 pass_fds=descriptors,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:

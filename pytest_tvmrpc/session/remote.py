@@ -72,6 +72,7 @@ def connect_onward(arguments: Sequence[Any]) -> RemoteSession:
 def start_onward(
     arguments: Sequence[Any],
     printed: Optional[Printed],
+    folder: str,
     ended: Optional[Callable[[int], object]] = None,
 ) -> RemoteSession:
     """The session that ``rpc.PopenSession(program)`` makes: with a program, started for it here.
@@ -80,6 +81,8 @@ def start_onward(
         arguments: the program's path on this machine, or its bytes, and then what stands in its
             command line before the two descriptors, if anything.
         printed: tells what this process, and so the program, has printed; None: nobody can.
+        folder: the session's, in which the program has its own: it goes with the session, also if
+            the program is killed with all that it started.
         ended: is told how the program ended, before a client is; see `Output`.
 
     Raises:
@@ -100,7 +103,9 @@ def start_onward(
         return f"; it printed last:\n{text}" if text else "; it printed nothing"
 
     limits = Limits(ONWARD_LIMIT_S, None)  # the client decides how long it waits
-    endpoint = open_program(arguments[0], arguments[1:], Output(None, last_lines, ended), limits)
+    endpoint = open_program(
+        arguments[0], arguments[1:], Output(None, last_lines, ended, folder), limits
+    )
     return RemoteSession(endpoint, printed)
 
 
