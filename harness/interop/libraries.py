@@ -25,19 +25,22 @@ def compile_probe(output: Path, option: str) -> Path:
     return output
 
 
-def build_tvm_library(folder: Path, suffix: str = "so") -> Path:
+def build_tvm_library(
+    folder: Path, suffix: str = "so", target: Any = "llvm", fcompile: Any = None
+) -> Path:
     """The kernels ``elementwise``, ``parallel``, ``workspace`` and ``matmul``, by TVM for LLVM.
 
-    As a library, or not linked yet: ``o``, the object alone, or ``tar``.
+    As a library, or not linked yet: ``o``, the object alone, or ``tar``. For another machine with
+    its target, and a function that links for it.
     """
     import tvm
 
     library = folder / f"kernels.{suffix}"
-    compiled = tvm.compile(_kernels(), target="llvm")
+    compiled = tvm.compile(_kernels(), target=target)
     if suffix == "o":
         compiled.mod.write_to_file(str(library))
     else:
-        compiled.export_library(str(library))
+        compiled.export_library(str(library), fcompile=fcompile)
     return library
 
 

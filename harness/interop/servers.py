@@ -170,7 +170,7 @@ class TvmProgram:
 class OurProgram:
     """A server or tracker of this package, started as a test starts it: ``rpc.Server(...)``.
 
-    Its server in C is ``native``.
+    Its server in C is ``native``; ``binary`` is the program, if it is not built here.
     """
 
     def __init__(self, program: str, options: dict[str, Any], folder: Path) -> None:
@@ -183,7 +183,8 @@ class OurProgram:
         with self._log.open("wb") as log:
             settings = {"host": HOST, "port": 0, "log": log, **options}
             if program == "native":
-                self._program: Any = NativeServer(build_server(), **settings)
+                binary = settings.pop("binary", None) or build_server()
+                self._program: Any = NativeServer(binary, **settings)
             else:
                 self._program = getattr(rpc, program)(**settings)
         self.port = self._program.port
@@ -224,8 +225,12 @@ class Launcher:
         key: str = KEY,
         tracker: Program | None = None,
         proxy: Program | None = None,
+        binary: str | None = None,
     ) -> Program:
-        """A server of this kind, registered at ``tracker`` if there is one, or at ``proxy``."""
+        """A server of this kind, registered at ``tracker`` if there is one, or at ``proxy``.
+
+        A ``native`` one is built for this machine, unless a binary is given.
+        """
         if kind == "tvm":
             arguments = [f"--key={key}"]
             if tracker is not None:
@@ -238,6 +243,8 @@ class Launcher:
         options: dict[str, Any] = {"key": key, "tracker_addr": address}
         if proxy is not None:
             options.update(port=proxy.port, is_proxy=True)
+        if kind == "native":
+            options["binary"] = binary
         program = "native" if kind == "native" else "Server"
         return self._started(OurProgram(program, options, self._folder))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS = ("tvm", "ours")
+SERVERS = (*KINDS, "native")
 
 
 class Cast(NamedTuple):
@@ -33,7 +34,7 @@ class Cast(NamedTuple):
 CASTS = {
     "-".join(kind for kind in cast if kind): cast
     for tracker in (None, *KINDS)
-    for server in KINDS
+    for server in SERVERS
     for proxy in KINDS
     for client in KINDS
     for cast in [Cast(client, proxy, server, tracker)]

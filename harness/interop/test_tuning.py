@@ -20,11 +20,14 @@ TUNER = Path(__file__).parents[1] / "peers" / "tuner_cases.py"
 TRIALS = 8
 
 
+@pytest.mark.parametrize("kind", ["ours", "native"])
 @pytest.mark.parametrize("flushes", ["0", "1"], ids=["cached", "flushed"])
-def test_every_trial_of_tune_tir(launcher: Launcher, tmp_path: Path, flushes: str) -> None:
+def test_every_trial_of_tune_tir(
+    launcher: Launcher, tmp_path: Path, flushes: str, kind: str
+) -> None:
     """A small product of matrices, measured by two servers: not one trial fails."""
     tracker = launcher.tracker("ours")
-    servers = [launcher.server("ours", KEY, tracker) for _ in range(2)]
+    servers = [launcher.server(kind, KEY, tracker) for _ in range(2)]
     try:
         said = tuned(sys.executable, "tune_tir", flushes, tracker, tmp_path)
     finally:
