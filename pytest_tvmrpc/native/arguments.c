@@ -103,6 +103,16 @@ static int own(TVMFFIAny *argument, TVMFFIObject *object) {
   return 0;
 }
 
+static int pointer_argument(TVMFFIAny *argument, uint64_t address) {
+  if ((uintptr_t)address != address)
+    return mrpc_raise("OverflowError",
+                      "the pointer 0x%llx has more than the %d bits of a pointer on this machine",
+                      (unsigned long long)address, (int)(8 * sizeof(void *)));
+  argument->type_index = MRPC_TYPE_OPAQUE_PTR;
+  argument->as.v_ptr = (void *)(uintptr_t)address;
+  return 0;
+}
+
 /* A text as compiled code takes it: characters with a NUL at the end. */
 static int text_argument(TVMFFIAny *argument, const mrpc_value *value) {
   size_t nbytes = (size_t)value->as.text.nbytes;
@@ -129,9 +139,7 @@ static int make_argument(TVMFFIAny *argument, const mrpc_value *value) {
       argument->as.v_float64 = value->as.number;
       return 0;
     case MRPC_POINTER:
-      argument->type_index = MRPC_TYPE_OPAQUE_PTR;
-      argument->as.v_ptr = (void *)(uintptr_t)value->as.handle;
-      return 0;
+      return pointer_argument(argument, value->as.handle);
     case MRPC_DTYPE:
       argument->type_index = MRPC_TYPE_DATA_TYPE;
       argument->as.v_dtype = value->as.dtype;
