@@ -9,10 +9,16 @@
 
 enum { SHORT = 1024, AT_ONCE = 1 << 20 };
 
+/* The client is gone, or takes nothing. */
 static int give_up(mrpc_channel *channel) {
-  if (errno == EAGAIN || errno == EWOULDBLOCK) channel->is_late = 1;
   channel->is_broken = 1;
   return -1;
+}
+
+/* It says nothing, or is gone. */
+static int hear_no_more(mrpc_channel *channel) {
+  if (errno == EAGAIN || errno == EWOULDBLOCK) channel->is_late = 1;
+  return give_up(channel);
 }
 
 int mrpc_receive(mrpc_channel *channel) {
@@ -27,7 +33,7 @@ int mrpc_receive(mrpc_channel *channel) {
   do {
     received = read(channel->in, channel->buffer + channel->end, MRPC_BUFFER - channel->end);
   } while (received < 0 && errno == EINTR);
-  if (received < 0) return give_up(channel);
+  if (received < 0) return hear_no_more(channel);
   channel->end += (size_t)received;
   return received > 0;
 }
@@ -37,7 +43,8 @@ int mrpc_receive_to(mrpc_channel *channel, uint8_t *target, uint64_t nbytes) {
     size_t most = nbytes > (1u << 30) ? (1u << 30) : (size_t)nbytes;
     ssize_t received = read(channel->in, target, most);
     if (received < 0 && errno == EINTR) continue;
-    if (received <= 0) return give_up(channel);
+    if (received < 0) return hear_no_more(channel);
+    if (received == 0) return give_up(channel);
     target += received;
     nbytes -= (uint64_t)received;
     channel->missing -= (uint64_t)received;
@@ -98,33 +105,41 @@ int mrpc_answer(mrpc_channel *channel, const uint8_t *packet, size_t nbytes) {
   return 0;
 }
 
-int mrpc_answer_long(mrpc_channel *channel, const uint8_t *head, size_t head_nbytes,
-                     const uint8_t *content, uint64_t nbytes) {
-  struct iovec parts[3];
-  uint64_t last = nbytes > 4ull * MRPC_LAST ? MRPC_LAST : 0;
-  if (head_nbytes + nbytes <= SHORT) {
-    if (mrpc_answer(channel, head, head_nbytes) != 0) return -1;
-    return mrpc_answer(channel, content, (size_t)nbytes);
-  }
-  channel->progress->progress = last ? MRPC_ANSWERING_LONG : MRPC_ANSWERING;
+/* Sends what was held, and the beginning of a packet. */
+static int send_head(mrpc_channel *channel, const uint8_t *head, size_t nbytes) {
+  struct iovec parts[2];
+  channel->progress->progress = MRPC_ANSWERING;
   parts[0].iov_base = channel->answers;
   parts[0].iov_len = channel->held;
   parts[1].iov_base = (uint8_t *)(uintptr_t)head;
-  parts[1].iov_len = head_nbytes;
-  parts[2].iov_base = (uint8_t *)(uintptr_t)content;
-  parts[2].iov_len = (size_t)(nbytes - last);
+  parts[1].iov_len = nbytes;
   channel->held = 0;
-  if (last) channel->progress->progress = MRPC_ANSWERING; /* until the first part is there */
-  if (send_all(channel, parts, 2) != 0) return -1;
-  if (last) channel->progress->progress = MRPC_ANSWERING_LONG;
-  parts[2].iov_base = (uint8_t *)(uintptr_t)content;
-  parts[2].iov_len = (size_t)(nbytes - last);
-  if (send_all(channel, parts + 2, 1) != 0) return -1;
-  if (last) {
-    channel->progress->progress = MRPC_ANSWERING;
-    parts[2].iov_base = (uint8_t *)(uintptr_t)(content + (nbytes - last));
-    parts[2].iov_len = (size_t)last;
-    if (send_all(channel, parts + 2, 1) != 0) return -1;
+  return send_all(channel, parts, 2);
+}
+
+/* How much of so many bytes goes next: of a long answer all but its end, after which nothing else
+ * could be taken for that. */
+static uint64_t next_part(mrpc_channel *channel, uint64_t nbytes, uint64_t rest) {
+  int is_long = nbytes > 4ull * MRPC_LAST && rest > MRPC_LAST;
+  channel->progress->progress = is_long ? MRPC_ANSWERING_LONG : MRPC_ANSWERING;
+  return is_long ? rest - MRPC_LAST : rest;
+}
+
+int mrpc_answer_long(mrpc_channel *channel, const uint8_t *head, size_t head_nbytes,
+                     const uint8_t *content, uint64_t nbytes) {
+  uint64_t rest = nbytes;
+  if (head_nbytes + nbytes <= SHORT) {
+    if (mrpc_answer(channel, head, head_nbytes) != 0) return -1;
+    return nbytes == 0 ? 0 : mrpc_answer(channel, content, (size_t)nbytes);
+  }
+  if (send_head(channel, head, head_nbytes) != 0) return -1;
+  while (rest > 0) {
+    struct iovec part;
+    size_t size = (size_t)next_part(channel, nbytes, rest);
+    part.iov_base = (uint8_t *)(uintptr_t)content + (nbytes - rest);
+    part.iov_len = size; /* which send_all counts down */
+    rest -= size;
+    if (send_all(channel, &part, 1) != 0) return -1;
   }
   channel->progress->progress = MRPC_IDLE;
   return 0;
@@ -132,19 +147,19 @@ int mrpc_answer_long(mrpc_channel *channel, const uint8_t *head, size_t head_nby
 
 int mrpc_answer_file(mrpc_channel *channel, const uint8_t *head, size_t head_nbytes, int file,
                      uint64_t nbytes) {
-  uint8_t part[8192];
+  uint8_t buffer[8192];
   off_t offset = 0;
-  if (mrpc_answer(channel, head, head_nbytes) != 0 || mrpc_send_held(channel) != 0) return -1;
-  channel->progress->progress = MRPC_ANSWERING;
+  if (send_head(channel, head, head_nbytes) != 0) return -1;
   while ((uint64_t)offset < nbytes) {
-    uint64_t rest = nbytes - (uint64_t)offset;
-    ssize_t sent = sendfile(channel->out, file, &offset, rest > AT_ONCE ? AT_ONCE : (size_t)rest);
+    uint64_t part = next_part(channel, nbytes, nbytes - (uint64_t)offset);
+    ssize_t sent = sendfile(channel->out, file, &offset, part > AT_ONCE ? AT_ONCE : (size_t)part);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EINVAL || errno == ENOSYS)) { /* not to such a descriptor */
       struct iovec piece;
-      ssize_t got = pread(file, part, rest < sizeof(part) ? (size_t)rest : sizeof(part), offset);
+      size_t size = part < sizeof(buffer) ? (size_t)part : sizeof(buffer);
+      ssize_t got = pread(file, buffer, size, offset);
       if (got <= 0) return give_up(channel);
-      piece.iov_base = part;
+      piece.iov_base = buffer;
       piece.iov_len = (size_t)got;
       if (send_all(channel, &piece, 1) != 0) return -1;
       offset += got;

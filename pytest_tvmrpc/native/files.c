@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "objects.h"
 #include "serving.h"
 
 enum { MAX_NAME = 1024, MAX_PART = 255 };
@@ -110,7 +111,7 @@ static int by_name(const void *left, const void *right) {
 static char *names_in(const char *path) {
   DIR *folder = opendir(path);
   struct dirent *entry;
-  char **names = NULL, *joined = NULL;
+  char **names = NULL, *joined, *at;
   size_t count = 0, total = 1, index;
   if (folder == NULL) return NULL;
   while ((entry = readdir(folder)) != NULL) {
@@ -126,10 +127,9 @@ static char *names_in(const char *path) {
   }
   closedir(folder);
   if (count > 1) qsort(names, count, sizeof(*names), by_name);
-  joined = calloc(1, total);
+  joined = at = calloc(1, total);
   for (index = 0; index < count; index++) {
-    if (joined != NULL && index > 0) strcat(joined, ",");
-    if (joined != NULL) strcat(joined, names[index]);
+    if (joined != NULL) at = stpcpy(index > 0 ? stpcpy(at, ",") : at, names[index]);
     free(names[index]);
   }
   free(names);
@@ -235,7 +235,7 @@ int mrpc_sink_open(mrpc_sink *sink, const TVMFFIByteArray *name, uint64_t nbytes
   snprintf(sink->partial, sizeof(sink->partial), "%.*s/.partial-%d-%u", (int)(last - sink->path),
            sink->path, (int)getpid(), ++number);
   if (access(root, F_OK) == 0) make_folders(sink->path);
-  sink->file = open(sink->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  sink->file = open(sink->partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   return sink->file < 0 ? sink_failure(sink, errno) : 0;
 }
 
@@ -445,6 +445,6 @@ int mrpc_register_files(void) {
       {"tvmrpc.server.module_file", module_file},
   };
   if (mrpc_register(functions, sizeof(functions) / sizeof(functions[0])) != 0) return -1;
-  mrpc_upload_function = mrpc_global_find("tvm.rpc.server.upload", 21);
+  mrpc_upload_function = mrpc_global_get("tvm.rpc.server.upload", 21); /* also if it is removed */
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+#include "objects.h"
 #include "printed.h"
 #include "serving.h"
 
@@ -259,7 +260,10 @@ static int output(MRPC_ARGUMENTS_OF_CALL) {
                       (long long)(since < 0 ? since : limit));
   }
   nbytes = mrpc_printed(the_lifeline, (uint64_t)since, limit, &text, why);
-  if (nbytes < 0) return mrpc_raise("TimeoutError", "%s", why);
+  if (nbytes < 0) {
+    TVMAPISetLastError(why); /* which begins with its kind */
+    return -1;
+  }
   status = mrpc_return_bytes(result, text, (size_t)nbytes);
   free(text);
   return status;

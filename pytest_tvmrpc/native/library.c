@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "library.h"
+#include "objects.h"
 
 enum { FEW_ARGUMENTS = 32, MAX_ENTRY = 256 };
 
@@ -60,7 +61,7 @@ static int call_cxx_function(void *self, const TVMFFIAny *args, int32_t num_args
 TVMFFISafeCallType mrpc_direct_call(TVMFFIObject *function, TVMFFIAny *args, int32_t num_args,
                                     void **self) {
   mrpc_function *found = (mrpc_function *)function;
-  if (found->safe_call == ((mrpc_function *)mrpc_upload_function)->safe_call) { /* one of ours */
+  if (found->safe_call == mrpc_inner_call) { /* one of ours */
     *self = found->self;
     if (found->call != call_c_function) return found->call;
     lower(args, args, num_args);
@@ -212,7 +213,11 @@ TVMFFIObject *mrpc_library_load(const char *path) {
   }
   module->elf = elf;
   module->plain = mrpc_convention_of(&elf);
-  if (open_library(module) != 0 || mrpc_read_imports(module->library, &module->elf, module->path, &module->missing_kinds) != 0) return NULL;
+  if (open_library(module) != 0 ||
+      mrpc_read_imports(module->library, &module->elf, path, &module->missing_kinds) != 0) {
+    mrpc_elf_close(&module->elf);
+    return NULL;
+  }
   fill_variables(module);
   mrpc_retain(&module->object); /* the list's */
   return &module->object;

@@ -67,6 +67,7 @@ static int check_segments(const mrpc_elf *elf, const char *path, const ElfW(Ehdr
   const ElfW(Phdr) * segment;
   size_t index;
   if (head->e_phentsize != sizeof(*segment) || head->e_phnum == 0 ||
+      head->e_phoff % sizeof(void *) != 0 ||
       !is_within(elf, head->e_phoff, (uint64_t)head->e_phnum * sizeof(*segment))) {
     return damaged(path, "it has no segments");
   }
@@ -83,7 +84,7 @@ static int check_segments(const mrpc_elf *elf, const char *path, const ElfW(Ehdr
 static void find_tables(mrpc_elf *elf, const ElfW(Ehdr) * head) {
   const ElfW(Shdr) * sections, *section;
   size_t index;
-  if (head->e_shentsize != sizeof(*sections) ||
+  if (head->e_shentsize != sizeof(*sections) || head->e_shoff % sizeof(void *) != 0 ||
       !is_within(elf, head->e_shoff, (uint64_t)head->e_shnum * sizeof(*sections))) {
     return;
   }
@@ -217,7 +218,7 @@ static void fill(stand_in *made, const char *soname) {
 
 int mrpc_elf_stand_in(const char *soname) {
   stand_in made;
-  char path[128];
+  char path[40];
   void *known = dlopen(soname, RTLD_NOW | RTLD_NOLOAD);
   const char *reason;
   int file;
@@ -226,8 +227,9 @@ int mrpc_elf_stand_in(const char *soname) {
     return mrpc_raise("LibraryError", "no library %s can be had on this machine", soname);
   }
   fill(&made, soname);
-  snprintf(path, sizeof(path), "./.%s-%d", soname, (int)getpid());
-  file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+  /* not under that name, in which a slash may lead anywhere */
+  snprintf(path, sizeof(path), "./.stand-in-%d", (int)getpid());
+  file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
   if (file < 0 || write(file, &made, sizeof(made)) != (ssize_t)sizeof(made)) {
     reason = strerror(errno);
   } else {

@@ -83,6 +83,8 @@ const mrpc_error *mrpc_peek_raised(void);   /* the same, but it stays */
 /* After a call that failed: raises, if it did not say why. -1. */
 int mrpc_unsaid(const char *what, int code, const char *how);
 int mrpc_out_of_memory(void);               /* raises; -1 */
+/* Raises a text that may begin with the kind of the error ("ValueError: "). */
+MRPC_EXPORT void TVMAPISetLastError(const char *text);
 /* A call made for code that may have an error pending, which stays if the call succeeds. */
 int mrpc_call_within(TVMFFIObject *function, const TVMFFIAny *args, int32_t num_args,
                      TVMFFIAny *result);

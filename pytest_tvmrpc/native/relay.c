@@ -9,19 +9,23 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "serving.h"
 
-enum { ANSWER_MS = 10000, PIPE = 32 * 1024 };
+enum { ANSWER_MS = 10000, ENDING_MS = 1000, PAUSE_MS = 2, PIPE = 32 * 1024 };
 
 /* One direction. */
 typedef struct {
   int from, to;
   size_t begin, end;
   int is_ended;
-  uint8_t buffer[PIPE];
+  size_t head_nbytes; /* of the next packet's length that have come */
+  uint64_t missing;   /* of the packet whose length has come */
+  uint8_t head[8], buffer[PIPE];
 } direction;
 
 static int text_of(const mrpc_sequence *constructor, int place, char *out, size_t room) {
@@ -48,9 +52,12 @@ static int dial(const char *host, int port) {
     return mrpc_raise("ConnectError", "%s cannot be resolved: %s", host, gai_strerror(status));
   }
   for (one = found; one != NULL && connection < 0; one = one->ai_next) {
+    struct timeval limit = {ANSWER_MS / 1000, 0};
     connection = socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection >= 0 && connect(connection, one->ai_addr, one->ai_addrlen) != 0) {
-      status = errno;
+    if (connection < 0) continue;
+    setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    if ( connect(connection, one->ai_addr, one->ai_addrlen) != 0) {
+      status = errno == EINPROGRESS ? ETIMEDOUT : errno;
       close(connection);
       connection = -1;
     }
@@ -111,6 +118,28 @@ static int shake_hands(int connection, const char *host, int port, const char *k
   return 0;
 }
 
+/* Keeps count of the packets in what has come: nothing may be said in the middle of one. */
+static void follow(direction *one) {
+  const uint8_t *at = one->buffer, *end = at + one->end;
+  while (at < end) {
+    uint64_t there = (uint64_t)(end - at);
+    if (one->missing) {
+      if (there > one->missing) there = one->missing;
+      at += there;
+      one->missing -= there;
+      continue;
+    }
+    one->head[one->head_nbytes++] = *at++;
+    if (one->head_nbytes < sizeof(one->head)) continue;
+    one->head_nbytes = 0;
+    one->missing = mrpc_get_u64(one->head);
+  }
+}
+
+static int is_amid(const direction *one) {
+  return one->begin < one->end || one->head_nbytes || one->missing;
+}
+
 /* Passes on what has come, and notes what to wait for. */
 static void pass(direction *one, short from_events, short to_events) {
   if (one->begin == one->end && (from_events & (POLLIN | POLLHUP | POLLERR))) {
@@ -118,6 +147,7 @@ static void pass(direction *one, short from_events, short to_events) {
     one->begin = one->end = 0;
     if (received > 0) {
       one->end = (size_t)received;
+      follow(one);
     } else if (received == 0 || (errno != EINTR && errno != EAGAIN)) {
       one->is_ended = 1;
     }
@@ -132,8 +162,15 @@ static void pass(direction *one, short from_events, short to_events) {
   }
 }
 
-static void pass_on(mrpc_channel *channel, int in, int out) {
+/* Neither side may wait for the other in a write: the other may wait in one, too. */
+static void never_block(int descriptor) {
+  fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+}
+
+/* The client has a limit as in any session, but none while it waits for an answer. */
+static void pass_on(mrpc_channel *channel, int in, int out, double idle_s) {
   static direction onward, back;
+  int idle_ms = idle_s > 0 && idle_s < 1e6 ? (int)(idle_s * 1e3) + 1 : -1, is_asked = 1;
   onward.from = channel->in;
   onward.to = out;
   onward.end = channel->end - channel->begin; /* what the client said behind its InitServer */
@@ -145,31 +182,43 @@ static void pass_on(mrpc_channel *channel, int in, int out) {
   back.from = in;
   back.to = channel->out;
   channel->begin = channel->end = 0;
+  never_block(channel->in);
+  never_block(channel->out);
+  never_block(in);
+  never_block(out);
   while (!onward.is_ended && !back.is_ended) {
     struct pollfd waiting[4] = {
-        {onward.from, onward.begin == onward.end ? POLLIN : 0, 0},
-        {onward.to, onward.begin < onward.end ? POLLOUT : 0, 0},
-        {back.from, back.begin == back.end ? POLLIN : 0, 0},
-        {back.to, back.begin < back.end ? POLLOUT : 0, 0},
+        /* of one that is not waited for, its end is not to be seen again and again, either */
+        {onward.begin == onward.end ? onward.from : -1, POLLIN, 0},
+        {onward.begin < onward.end ? onward.to : -1, POLLOUT, 0},
+        {back.begin == back.end ? back.from : -1, POLLIN, 0},
+        {back.begin < back.end ? back.to : -1, POLLOUT, 0},
     };
-    if (poll(waiting, 4, -1) < 0 && errno != EINTR) return;
-    channel->progress->progress = back.begin < back.end ? MRPC_ANSWERING : MRPC_IDLE;
+    int ready;
+    channel->progress->progress = is_amid(&back) ? MRPC_ANSWERING : MRPC_IDLE;
+    ready = poll(waiting, 4, is_asked ? -1 : idle_ms);
+    if (ready < 0 && errno != EINTR) return;
+    channel->is_late = ready == 0;
+    if (channel->is_late) return;
+    if (waiting[0].revents) is_asked = 1;
     pass(&onward, waiting[0].revents, waiting[1].revents);
     pass(&back, waiting[2].revents, waiting[3].revents);
+    if (waiting[2].revents) is_asked = 0;
   }
 }
 
 /* Opens the session behind this one, whose answer is the client's, and serves as its wire. */
-static int hand_over(mrpc_channel *channel, int in, int out, int *is_over) {
+static int hand_over(mrpc_channel *channel, int in, int out, double idle_s, int *is_over) {
   static const uint8_t init[] = {21, 0, 0, 0, 0,   0,   0,   0,   2,   0, 0, 0, 5, 0, 0, 0, 0,
                                  0,  0, 0, '0', '.', '8', '.', '0', 0, 0, 0, 0};
   *is_over = 1;
   channel->progress->stage = MRPC_OPEN;
-  if (write_all(out, init, sizeof(init)) == 0) pass_on(channel, in, out);
+  if (write_all(out, init, sizeof(init)) == 0) pass_on(channel, in, out, idle_s);
   return 0;
 }
 
-static int connect_onward(mrpc_channel *channel, const mrpc_sequence *constructor, int *is_over) {
+static int connect_onward(mrpc_channel *channel, const mrpc_sequence *constructor, double idle_s,
+                          int *is_over) {
   char host[256], key[MRPC_MAX_KEY - 16] = "";
   const mrpc_value *port = &constructor->values[2];
   int connection;
@@ -192,7 +241,7 @@ static int connect_onward(mrpc_channel *channel, const mrpc_sequence *constructo
     close(connection);
     return -1;
   }
-  hand_over(channel, connection, connection, is_over);
+  hand_over(channel, connection, connection, idle_s, is_over);
   close(connection);
   return 0;
 }
@@ -212,9 +261,20 @@ static int save_program(const mrpc_value *program, char *path, size_t room) {
   return 0;
 }
 
-static int popen_onward(mrpc_channel *channel, const mrpc_sequence *constructor, int *is_over) {
+/* Waits a moment for the end of a program whose connection has ended; then ends it. */
+static void end_program(pid_t child) {
+  struct timespec pause = {0, PAUSE_MS * 1000000L};
+  int left = ENDING_MS / PAUSE_MS;
+  while (waitpid(child, NULL, WNOHANG) == 0) {
+    if (left-- == 0) kill(child, SIGKILL);
+    nanosleep(&pause, NULL);
+  }
+}
+
+static int popen_onward(mrpc_channel *channel, const mrpc_sequence *constructor, double idle_s,
+                        int *is_over) {
   char path[4096], number[16];
-  int ends[2], status;
+  int ends[2];
   pid_t child;
   if (constructor->count != 2) return mrpc_raise("TypeError", "rpc.PopenSession takes a program");
   if (constructor->values[1].kind == MRPC_BYTES) {
@@ -242,19 +302,23 @@ static int popen_onward(mrpc_channel *channel, const mrpc_sequence *constructor,
     close(ends[0]);
     return mrpc_raise("OSError", "no process for a program: %s", strerror(errno));
   }
-  hand_over(channel, ends[0], ends[0], is_over);
+  hand_over(channel, ends[0], ends[0], idle_s, is_over);
   close(ends[0]);
-  kill(child, SIGTERM);
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  end_program(child);
   return 0;
 }
 
-int mrpc_relay(mrpc_channel *channel, const mrpc_sequence *constructor, int *is_over) {
+int mrpc_relay(mrpc_channel *channel, const mrpc_sequence *constructor, double idle_s,
+               int *is_over) {
   char name[64];
   if (text_of(constructor, 0, name, sizeof(name)) != 0) return -1;
   if (strcmp(name, "rpc.LocalSession") == 0 && constructor->count == 1) return 0;
-  if (strcmp(name, "rpc.Connect") == 0) return connect_onward(channel, constructor, is_over);
-  if (strcmp(name, "rpc.PopenSession") == 0) return popen_onward(channel, constructor, is_over);
+  if (strcmp(name, "rpc.Connect") == 0) {
+    return connect_onward(channel, constructor, idle_s, is_over);
+  }
+  if (strcmp(name, "rpc.PopenSession") == 0) {
+    return popen_onward(channel, constructor, idle_s, is_over);
+  }
   return mrpc_raise("ValueError",
                     "Cannot find session constructor %s; this server knows rpc.LocalSession, "
                     "rpc.PopenSession(program) and rpc.Connect(host, port, key, enable_logging)",

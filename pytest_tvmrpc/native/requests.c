@@ -37,7 +37,7 @@ int mrpc_init_server(mrpc_serving *self, const mrpc_request *asked) {
                   &constructor) != 0) {
     return -1;
   }
-  status = constructor.count ? mrpc_relay(self->channel, &constructor, &self->is_over) : 0;
+  status = constructor.count ? mrpc_relay(self->channel, &constructor, self->settings->idle_s, &self->is_over) : 0;
   mrpc_end_values(self, &constructor);
   if (status != 0 || self->is_over) return status;
   return mrpc_answer(self->channel, packet, mrpc_return_nothing(packet));
@@ -197,10 +197,9 @@ int mrpc_copy_to_remote(mrpc_serving *self, const mrpc_request *asked) {
 
 static int get_global_func(mrpc_serving *self, const mrpc_value *values) {
   TVMFFIObject *function =
-      mrpc_global_find((const char *)values[0].as.text.bytes, (size_t)values[0].as.text.nbytes);
+      mrpc_global_get((const char *)values[0].as.text.bytes, (size_t)values[0].as.text.nbytes);
   uint64_t handle = 0;
   if (function != NULL) {
-    mrpc_retain(function);
     handle = mrpc_handle_put(function, MRPC_HANDLE_OBJECT);
     if (handle == 0) return -1;
   }

@@ -71,7 +71,10 @@ static int answer_tensor(mrpc_serving *self, TVMFFIAny *result) {
   if (data == 0) return -1;
   mrpc_retain(object);
   handle = mrpc_handle_put(object, MRPC_HANDLE_RETURNED);
-  if (handle == 0) return -1;
+  if (handle == 0) {
+    mrpc_handle_free(data);
+    return -1;
+  }
   mrpc_handle_find(handle)->memory = data;
   record.data = data;
   value.kind = MRPC_TENSOR;

@@ -45,7 +45,8 @@ int mrpc_send_held(mrpc_channel *channel);
 
 /* What a session constructor asks for (relay.c): 0 if it is this session; else, once the client has
  * been served by another server or program, 0 and *is_over. -1 after an error was raised. */
-int mrpc_relay(mrpc_channel *channel, const mrpc_sequence *constructor, int *is_over);
+int mrpc_relay(mrpc_channel *channel, const mrpc_sequence *constructor, double idle_s,
+               int *is_over);
 
 /* Memory of tensors, counted (memory.c) */
 

@@ -66,12 +66,11 @@ static int answer_error(mrpc_serving *self) {
   size_t nbytes;
   char *text = mrpc_take_error(&nbytes);
   size_t size = mrpc_exception(self->dialect, head, nbytes);
-  int status;
-  mrpc_clean_text((uint8_t *)text, nbytes);
-  status = mrpc_answer_long(self->channel, head, size, (const uint8_t *)text, nbytes);
+  int status = mrpc_answer_long(self->channel, head, size, (const uint8_t *)text, nbytes);
   free(text);
   return status;
 }
+
 /* Order, dialect, dispatch */
 
 typedef struct {
@@ -277,7 +276,7 @@ static void tell_late(mrpc_serving *self) {
   mrpc_progress *progress = self->channel->progress;
   size_t nbytes, sent = 0;
   if (progress->progress != MRPC_IDLE) return;
-  if (self->state == MRPC_STATE_OPENED) {
+  if (progress->stage != MRPC_OPEN) {
     snprintf(text, sizeof(text),
              "RPCSessionTimeoutError: Your session was not opened within %g s of this server's "
              "answer; InitServer has to come at once, as the device is yours from then on",

@@ -44,20 +44,6 @@ static int64_t more_calls(int64_t number, double seconds, int64_t min_repeat_ms)
   return wanted < MOST_NUMBER ? (int64_t)wanted : MOST_NUMBER;
 }
 
-/* Something failed without a word of the function's own, or with it. */
-static int failed(void) {
-  size_t nbytes;
-  char *text = mrpc_take_error(&nbytes);
-  char kind[64];
-  const char *colon = strchr(text, ':');
-  size_t length = colon == NULL || colon - text > 60 ? 0 : (size_t)(colon - text);
-  memcpy(kind, text, length);
-  kind[length] = 0;
-  mrpc_raise(length ? kind : "RuntimeError", "%s", length ? colon + 2 : text);
-  free(text);
-  return -1;
-}
-
 static int read_clock(int clock, void *time) { return clock_gettime(clock, time); }
 
 static void drop_result(void *result) { mrpc_drop(result); }
@@ -73,12 +59,14 @@ static int measure(evaluator *self, TVMFFISafeCallType call, void *first, const 
   mrpc_clock clock = {read_clock, drop_result, &start, &end, CLOCK_MONOTONIC};
   double seconds = 0;
   int64_t zero_times = 0;
+  int status;
   for (;;) {
     if (seconds > 0) self->number = more_calls(self->number, seconds, self->min_repeat_ms);
     if (self->flush_nbytes) {
       memcpy(self->flushed[0], self->flushed[1], (size_t)self->flush_nbytes);
     }
-    if (mrpc_time_calls(call, first, args, num_args, self->number, &clock) != 0) return failed();
+    status = mrpc_time_calls(call, first, args, num_args, self->number, &clock);
+    if (status != 0) return mrpc_unsaid("a function", status, "TVMFFIErrorSetRaisedFromCStr");
     seconds = seconds_between(&start, &end);
     if (getpid() != process) _exit(127); /* the function forked, and its child came back here */
     zero_times += seconds <= 0;
@@ -305,7 +293,7 @@ static int seconds_of(void *self, const TVMFFIAny *args, int32_t num_args, TVMFF
   function = num_args == 1 && args[0].type_index == MRPC_TYPE_FUNCTION
                  ? (const mrpc_function *)args[0].as.v_obj
                  : NULL;
-  if (function == NULL || function->call != call_timed) {
+  if (function == NULL || function->safe_call != mrpc_inner_call || function->call != call_timed) {
     return mrpc_raise("TypeError",
                       "this takes no time; expected a function of tvmrpc.server.timed");
   }

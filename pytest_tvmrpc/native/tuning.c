@@ -88,8 +88,10 @@ static int fill(uint8_t *data, size_t nbytes, mrpc_dtype dtype) {
     if (bits == 32 || bits == 64) return fill_floats(data, nbytes, bits == 64);
   } else if ((dtype.bits % 8 == 0 && dtype.bits > 0) || (dtype.code == 1 && dtype.bits == 1)) {
     unsigned width = dtype.bits == 1 ? 1 : dtype.bits / 8u; /* uint1 was bool up to TVM 0.22 */
-    for (at = 0; at + width <= nbytes && is_number; at += width) {
-      store(data + at, random_element(dtype, &is_number), width);
+    for (at = 0; at + width <= nbytes; at += width) {
+      uint64_t element = random_element(dtype, &is_number);
+      if (!is_number) break;
+      store(data + at, element, width);
     }
     if (is_number) return 0;
   } else if (dtype.bits > 0 && dtype.bits < 8) { /* packed, the first one in the lowest bits */

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, List
 import pytest
 
 from pytest_tvmrpc import network, rpc
-from pytest_tvmrpc.errors import SessionKickedError, StartError
+from pytest_tvmrpc.errors import RPCSessionTimeoutError, SessionKickedError, StartError
 from pytest_tvmrpc.server.launch import NativeServer
 
 if TYPE_CHECKING:
@@ -151,6 +151,42 @@ class Script:
         for _ in range(3):
             self.say(b"0")
         return match_key
+
+
+# --- what only its way to do things can get wrong -----------------------------------------------
+
+
+def test_a_function_of_its_own_that_is_removed(native_server: str) -> None:
+    """It is not looked at any more, by what is told from others by it, either."""
+    with NativeServer(native_server, port=0, silent=True) as server, rpc.connect(
+        server.host, server.port
+    ) as remote:
+        assert remote.get_function("ffi.FunctionRemoveGlobal")("tvm.rpc.server.upload")
+        evaluator = remote.get_function("runtime.RPCTimeEvaluator")
+        measured = evaluator(None, "testing.nop", 1, 0, 2, 2, 0, 1, 0, 1, 0, "")()
+        assert len(measured) == 16
+        assert remote.get_function("testing.echo")(b"x" * 100_000) == b"x" * 100_000
+
+
+def test_a_way_through_it(
+    native_server: str, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """Neither side waits for the other in it, and its limit for idle clients holds."""
+    log = tmp_path / "log"
+    with log.open("w") as output, NativeServer(
+        native_server, port=0, silent=True
+    ) as inner, NativeServer(native_server, port=0, log=output, idle_timeout=1.5) as outer:
+        way = ["rpc.Connect", inner.host, inner.port, "", False]
+        with rpc.connect(outer.host, outer.port, session_constructor_args=way) as remote:
+            echo = remote.get_function("testing.echo")
+            content = bytes(range(256)) * 200
+            with remote.pipeline() as pipeline:
+                answers = [pipeline.call(echo, content) for _ in range(400)]
+            assert all(answer.result() == content for answer in answers)
+            remote.get_function("testing.sleep")(2.0)
+            wait_until(lambda: "asked nothing for too long" in log.read_text(), "it is over")
+            with pytest.raises(RPCSessionTimeoutError, match=r"idle for 1\.5 s"):
+                echo(1)
 
 
 @pytest.fixture(name="listener")

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -122,6 +123,33 @@ def test_who_is_no_client_is_sent_away(server: Any, dial: Dial, words: bytes) ->
     connection.sendall(words)
     assert is_closed(connection)
     assert server.reports.count("was sent away") == before + 1
+    assert server.serves()
+
+
+def test_all_who_were_let_in_may_wait(
+    server: Any, dial: Dial, hello: Hello, wait_until: WaitUntil, deadline_s: float
+) -> None:
+    """Also those that only say what they want when as many wait as are accepted to."""
+    with server.connect():
+        before = server.descriptors
+        late = [dial(server.port) for _ in range(50)]
+        for connection in late:
+            connection.sendall(hello()[:4])
+        early = [dial(server.port) for _ in range(60)]
+        for connection in early:
+            connection.sendall(hello())
+        wait_until(lambda: server.descriptors >= before + 110, "all are let in")
+        other = late.pop()
+        for connection in late:
+            connection.sendall(hello()[4:])
+        other.sendall(hello(b"client:x")[4:])
+        assert exactly(other, 4) == encode_server_reply(HandshakeReply.MISMATCH)
+    waiting = {*early, *late}
+    while waiting:
+        for connection in select.select(waiting, [], [], deadline_s)[0]:
+            assert exactly(connection, len(ADMITTED)) == ADMITTED
+            connection.close()
+            waiting.remove(connection)
     assert server.serves()
 
 

@@ -13,11 +13,12 @@
 enum {
   MOST_GREETINGS = 64, /* that have not said yet what they want; the oldest goes for one more */
   MOST_WAITING = 64,   /* for the device; others stay in the kernel's queue */
+  MOST = MOST_GREETINGS + MOST_WAITING, /* all that were let in may come to wait */
   PART = 4096          /* what a client may say behind its hello before it is answered */
 };
 
 typedef struct {
-  mrpc_greeting *each[64];
+  mrpc_greeting *each[MOST];
   int count;
 } queue;
 

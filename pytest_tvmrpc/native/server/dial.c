@@ -170,9 +170,11 @@ static void start_lookup(mrpc_dialler *dialler, double now) {
 
 /* Tries the next address of the name; looks it up when all were in vain. */
 void mrpc_dial(mrpc_dialler *dialler, double now) {
+  struct sockaddr_storage literal; /* of its own: the old addresses of a name are kept */
   if (dialler->next < dialler->count) {
     attempt(dialler, now);
-  } else if (mrpc_parse_literal(dialler->host, dialler->port, &dialler->found[0])) {
+  } else if (mrpc_parse_literal(dialler->host, dialler->port, &literal)) {
+    dialler->found[0] = literal;
     dialler->count = 1;
     resolved(dialler, "");
   } else {

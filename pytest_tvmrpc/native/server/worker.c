@@ -28,7 +28,7 @@ typedef enum { NONE, SERVING, STOPPING, STRAYS } state;
 typedef struct {
   state state;
   int connection, lifeline, has_client;
-  pid_t pid;
+  pid_t pid, supervisor;
   uint64_t mark;
   mrpc_progress *shared;
   mrpc_directory directory;
@@ -83,7 +83,7 @@ static void client_gone(void *whose, int events) {
 static void become(int fd, const char *path, const uint8_t *early, size_t early_nbytes, int output,
                    int lifeline) {
   const mrpc_config *given = &mrpc_settings;
-  mrpc_birth birth;
+  mrpc_birth birth; /* its parent is not asked for here: that one may be gone already */
   memset(&birth, 0, sizeof birth);
   birth.session.in = birth.session.out = fd;
   birth.session.is_socket = 1;
@@ -100,7 +100,7 @@ static void become(int fd, const char *path, const uint8_t *early, size_t early_
   birth.session.progress = now_serving.shared;
   birth.output = output;
   birth.mark = now_serving.mark;
-  birth.parent = getppid();
+  birth.parent = now_serving.supervisor;
   mrpc_born(&birth);
 }
 
@@ -129,6 +129,7 @@ static pid_t start(int fd, const uint8_t *early, size_t early_nbytes) {
     return -1;
   }
   session->mark = mrpc_strays_mark();
+  session->supervisor = getpid();
   pid = mrpc_fork();
   if (pid == 0) {
     close(both[0]);
