@@ -127,9 +127,10 @@ def test_who_is_no_client_is_sent_away(server: Any, dial: Dial, words: bytes) ->
 
 
 def test_all_who_were_let_in_may_wait(
-    server: Any, dial: Dial, hello: Hello, wait_until: WaitUntil, deadline_s: float
+    start_server: Any, dial: Dial, hello: Hello, wait_until: WaitUntil, deadline_s: float
 ) -> None:
     """Also those that only say what they want when as many wait as are accepted to."""
+    server = start_server()
     with server.connect():
         before = server.descriptors
         late = [dial(server.port) for _ in range(50)]
