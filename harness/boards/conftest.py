@@ -53,14 +53,24 @@ def server_log(board: Board, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(
-    board: Board, tracker: rpc.Tracker, server_log: Path, wait_until: Callable[..., None]
-) -> Iterator[NativeServer]:
-    """The board's server, registered at the tracker; it has to outlive all that is done to it."""
+def program(board: Board, server_log: Path) -> str:
+    """The board's server in C, as a script that emulates it."""
     program = server_log.with_name("tvmrpc-server")
     build_server(board.triple, program)
+    return str(board.wrapped(program))
+
+
+@pytest.fixture(scope="session")
+def server(
+    board: Board,
+    program: str,
+    tracker: rpc.Tracker,
+    server_log: Path,
+    wait_until: Callable[..., None],
+) -> Iterator[NativeServer]:
+    """The board's server, registered at the tracker; it has to outlive all that is done to it."""
     with server_log.open("w") as log, NativeServer(
-        str(board.wrapped(program)),
+        program,
         port=0,
         key=board.name,
         tracker_addr=("127.0.0.1", tracker.port),
