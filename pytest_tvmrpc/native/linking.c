@@ -1,6 +1,7 @@
 /* Object files and archives of them, linked to a library with whatever compiler this machine has. */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ int mrpc_run(char *const arguments[]) {
   int status = -1;
   pid_t child = fork();
   if (child == 0) {
+    signal(SIGPIPE, SIG_DFL); /* which this session ignores, and its children would */
     execvp(arguments[0], arguments);
     _exit(127);
   }

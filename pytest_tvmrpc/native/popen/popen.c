@@ -105,6 +105,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "no working directory %s: %s\n", directory, strerror(errno));
     return 1;
   }
+  signal(SIGCHLD, SIG_DFL); /* whoever started us may ignore it: then nobody can wait for children */
   start_cleaner(directory, in, out);
   status = serve(in, out, directory);
   fflush(NULL);

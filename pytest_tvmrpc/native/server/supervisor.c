@@ -13,6 +13,8 @@
 
 #include "server.h"
 
+enum { END_S = 10 }; /* how long the server waits for its last session */
+
 /* How long a client may take in all to open its session while others wait for the device: time for an
  * honest one on a slow link, of which TVM's sends InitServer only when it is admitted. */
 #define OPENING_S 3.0
@@ -170,9 +172,10 @@ static double due(void) {
 
 /* Ends the session in a bounded time, and closes what is open. */
 static void end(void) {
+  double until = mrpc_now() + END_S; /* one that the kernel holds fast stays */
   mrpc_clients_close();
   mrpc_worker_stop("the server ended", "SessionCrashedError: the server was ended");
-  while (mrpc_worker_is_there()) {
+  while (mrpc_worker_is_there() && mrpc_now() < until) {
     struct timespec moment = {0, 20L * 1000 * 1000};
     mrpc_worker_tick(mrpc_now());
     ppoll(NULL, 0, &moment, &while_waiting);
