@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LIMIT_S = 60
 """Of a test with its fixtures. TVM waits without limit in places; a signal ends those waits."""
-LAST_LIMIT_S = 90
-"""When the run is given up because even the signal did not end a test."""
+LAST_LIMIT_S = 30
+"""When, after that, the run is given up because even the signal did not end a test."""
 
 
 class Pair(NamedTuple):
@@ -64,16 +64,23 @@ class LimitError(Exception):
     """A test took too long."""
 
 
-def _out_of_time(signum: int, frame: Any) -> None:
-    raise LimitError(f"not done after {LIMIT_S} s")
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of a test that is many."""
+    config.addinivalue_line("markers", f"limit_s(seconds): of the test, in place of {LIMIT_S}")
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)  # inside pytest's own, which sets the same timer
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Limits a test's time: by a signal, and by the end of the run if that has no effect."""
-    previous = signal.signal(signal.SIGALRM, _out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
-    faulthandler.dump_traceback_later(LAST_LIMIT_S, exit=True)
+    mark = item.get_closest_marker("limit_s")
+    limit_s = LIMIT_S if mark is None else mark.args[0]
+
+    def out_of_time(signum: int, frame: Any) -> None:
+        raise LimitError(f"not done after {limit_s} s")
+
+    previous = signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    faulthandler.dump_traceback_later(limit_s + LAST_LIMIT_S, exit=True)
     try:
         return (yield)
     finally:

@@ -16,7 +16,7 @@ import pytest
 from pytest_tvmrpc.errors import CompilerError
 from pytest_tvmrpc.runtime.toolchain import compile_library
 
-from .deviations import OF_TVM
+from .deviations import deviation_of
 from .kinds import DEFAULT, Kind, started
 
 if TYPE_CHECKING:
@@ -44,10 +44,12 @@ def pytest_collection_modifyitems(items: List[Any]) -> None:
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("kind") == "tvm" and item.path.parent == Path(__file__).parent:
-            own = item.name.replace("[tvm-", "[").replace("[tvm]", "")
-            deviation = OF_TVM.get(own) or OF_TVM.get(item.originalname)
-            if deviation is not None:
-                item.add_marker(pytest.mark.xfail(reason=deviation))
+            case = item.callspec.id.replace("tvm", "", 1).lstrip("-")
+            deviation = deviation_of(item.path.stem, item.originalname, case)
+            if deviation is not None and deviation.is_run:
+                item.add_marker(pytest.mark.xfail(reason=deviation.reason, strict=True))
+            elif deviation is not None:
+                item.add_marker(pytest.mark.skip(reason=deviation.reason))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,6 +59,15 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[Any]:
     if call.excinfo is not None and isinstance(kind, Kind):
         kind.doubt()
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: Any, nextitem: Any) -> Iterator[None]:
+    """A new server is started here, where it belongs to no test that it would outlive."""
+    kind = getattr(item, "funcargs", {}).get("kind")
+    yield
+    if isinstance(kind, Kind) and nextitem is not None:
+        kind.renew()
 
 
 @pytest.fixture(name="kind", scope="session")

@@ -16,7 +16,11 @@ from ..legacy.clients import FfiClient, LegacyClient
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.interop.servers import Station
+
 KEY = "board"
+ANSWER_LIMIT_S = 5.0
+"""How long TVM's server is asked whether it still serves; if not, it is started anew."""
 
 
 class Kind:
@@ -47,6 +51,9 @@ class Kind:
 
     def doubt(self) -> None:
         """A test has failed, which a server of ours survives."""
+
+    def renew(self) -> None:
+        """Between two tests, while no session is open."""
 
     def session(self, **options: Any) -> rpc.RPCSession:
         """A session of our client; `options` are those of `rpc.connect`."""
@@ -98,13 +105,21 @@ class OfTvm(OverTcp):
         station: starts it.
     """
 
-    def __init__(self, station: Any) -> None:
+    def __init__(self, station: Station) -> None:
         super().__init__("tvm", station.server().port, is_ours=False, compiles_sources=False)
         self._station = station
 
     def doubt(self) -> None:
-        """The next test gets a new one."""
+        """It is to be looked at before the next test."""
         self._station.suspect = True
+
+    def renew(self) -> None:
+        """A new one, unless the one that is there serves a session."""
+        if self._station.suspect:
+            with contextlib.suppress(rpc.RPCError), self.session(
+                handshake_timeout=ANSWER_LIMIT_S, call_timeout=ANSWER_LIMIT_S
+            ) as session:
+                self._station.suspect = session.get_function("rpc.test.addone")(1) != 2
         self.port = self._station.server().port
 
 

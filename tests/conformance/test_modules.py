@@ -160,7 +160,7 @@ def test_linked_there(kind: Kind, remote: rpc.RPCSession, compiled: Any) -> None
         assert remote.load_module(name)["number"]() == 7
         linked = remote.download_linked_module(name)
         assert linked[:4] == b"\x7fELF"
-        assert loaded_bytes(remote, bytes(linked))["number"]() == 7
+        assert loaded_bytes(remote, bytes(linked), f"back-{name}.so")["number"]() == 7
     for name in ("broken.o", "broken.tar"):
         remote.upload(b"neither", name)
         with pytest.raises(LibraryError):
@@ -177,10 +177,10 @@ def packed(content: bytes, mode: Any) -> bytes:
     return whole.getvalue()
 
 
-def loaded_bytes(remote: rpc.RPCSession, content: bytes) -> Any:
+def loaded_bytes(remote: rpc.RPCSession, content: bytes, name: str) -> Any:
     """A library, sent and loaded."""
-    remote.upload(content, "back.so")
-    return remote.load_module("back.so")
+    remote.upload(content, name)
+    return remote.load_module(name)
 
 
 def test_sources(kind: Kind, remote: rpc.RPCSession) -> None:

@@ -164,14 +164,18 @@ def test_one_call_that_is_timed(kind: Kind, remote: rpc.RPCSession, module: Any)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "uint8", "int64", "bool"])
-def test_random_contents(remote: rpc.RPCSession, dtype: str) -> None:
-    """What TVM's tuners fill their tensors with: elements from 1 to below 10."""
+def test_random_contents(kind: Kind, remote: rpc.RPCSession, dtype: str) -> None:
+    """What TVM's tuners fill their tensors with: elements from 1 to below 10.
+
+    TVM draws them with more digits than a type may have, and rounds some of them to 10.
+    """
     tensor = runtime.empty((1000,), dtype, remote.cpu(0))
     for name in ("tvm.contrib.random.random_fill", "tvm.contrib.random.random_fill_for_measure"):
         remote.get_function(name)(tensor)
         array = tensor.numpy()
         if dtype != "bool":
-            assert 1 <= array.min() <= array.max() < 10
+            assert 1 <= array.min() <= array.max() <= 10
+            assert array.max() < 10 or not kind.is_ours
         assert len(set(array.tolist())) > 1
 
 
