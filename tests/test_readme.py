@@ -40,7 +40,15 @@ def test_the_two_commands():
 
 
 IN_THE_README = (
-    *("tracker", "keys", "servers", "reruns", "queue_timeout_s", "connect_timeout_s"),
+    *(
+        "tracker",
+        "keys",
+        "servers",
+        "server_kind",
+        "reruns",
+        "queue_timeout_s",
+        "connect_timeout_s",
+    ),
     *("call_timeout_s", "session_timeout_s"),
 )
 
