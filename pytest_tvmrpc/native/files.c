@@ -445,6 +445,7 @@ int mrpc_register_files(void) {
       {"tvmrpc.server.module_file", module_file},
   };
   if (mrpc_register(functions, sizeof(functions) / sizeof(functions[0])) != 0) return -1;
-  mrpc_upload_function = mrpc_global_get("tvm.rpc.server.upload", 21); /* also if it is removed */
+  if (mrpc_upload_function != NULL) mrpc_release(mrpc_upload_function); /* of a session before */
+  mrpc_upload_function = mrpc_global_get("tvm.rpc.server.upload", 21);  /* also if it is removed */
   return 0;
 }
