@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from typing import Any, Callable, Dict, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 from ..errors import CompilerError
 from . import toolchain
@@ -51,15 +51,7 @@ def with_minrpc(
     """
     if server != SERVER:
         raise RuntimeError(f"Cannot find minserver {server}; expected {SERVER!r}")
-    link: Callable[..., Any] = toolchain.create_executable
-    chosen: Dict[str, Any] = {}
-    if callable(compile_func):
-        link = link if compile_func is toolchain.create_shared else compile_func
-    elif shutil.which(compile_func):
-        chosen["cc"] = compile_func
-    else:
-        toolchain.find_compiler(has_objects=True, target=compile_func)  # raises now, not later
-        chosen["target"] = compile_func
+    link, chosen = _linker(compile_func)
     triple = getattr(compile_func, "get_target_triple", None)
 
     def fcompile(
@@ -85,6 +77,23 @@ def with_minrpc(
     if triple is not None:
         made.get_target_triple = triple
     return fcompile
+
+
+def _linker(
+    compile_func: Union[str, Callable[..., Any]],
+) -> Tuple[Callable[..., Any], Dict[str, Any]]:
+    """What links a program, and the keyword with the compiler or the target that it gets.
+
+    Raises:
+        CompilerError: there is no compiler for this triple.
+    """
+    if callable(compile_func):
+        is_shared = compile_func is toolchain.create_shared
+        return toolchain.create_executable if is_shared else compile_func, {}
+    if shutil.which(compile_func):
+        return toolchain.create_executable, {"cc": compile_func}
+    toolchain.find_compiler(has_objects=True, target=compile_func)  # raises now, not later
+    return toolchain.create_executable, {"target": compile_func}
 
 
 def _triple_of(ask: Optional[Callable[[], Optional[str]]]) -> Optional[str]:

@@ -96,7 +96,7 @@ SOURCES = ("timing_loop.c", "timing_loop.h", "ffi.h", "wire.h", "numbers.h")
 def prepared(
     function: Any, loop: Any, first: Sequence[Any], drop: Callable[[int], None], alive: Any
 ) -> CompiledLoop:
-    """A loop that lacks but the number of calls; it raises what a call raises.
+    """A loop that takes the number of calls; it raises what a call raises.
 
     Args:
         function: that is called; its method `error` makes an exception of a status.

@@ -24,7 +24,7 @@ static void use_streams(int output) {
   dup2(output, 1);
   dup2(output, 2);
   if (output > 2) close(output);
-  /* A line that was printed before a crash shall be known. */
+  /* A line that was printed before a crash must reach the supervisor. */
   setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 }
 

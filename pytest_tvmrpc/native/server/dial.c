@@ -24,7 +24,7 @@ typedef struct {
 double mrpc_about(double pause_s) {
   uint8_t random;
   mrpc_random(&random, 1);
-  return pause_s * (0.5 + random / 512.0); /* many lose their peer at once, and shall not return so */
+  return pause_s * (0.5 + random / 512.0); /* jitter: many lose a peer at once */
 }
 
 double mrpc_pause(int *next_ms) {
@@ -168,7 +168,7 @@ static void start_lookup(mrpc_dialler *dialler, double now) {
   mrpc_watch(both[0], POLLIN, answered, dialler);
 }
 
-/* Tries the next address of the name; looks it up when all were in vain. */
+/* Tries the next address of the name; looks the name up again when all have failed. */
 void mrpc_dial(mrpc_dialler *dialler, double now) {
   struct sockaddr_storage literal; /* of its own: the old addresses of a name are kept */
   if (dialler->next < dialler->count) {

@@ -267,7 +267,7 @@ static void load_and_tell(int fd) {
   _exit(write(fd, error, nbytes < MOST_SAID ? nbytes : MOST_SAID) < 0);
 }
 
-/* Tries to load the libraries, in a process of its own: this one shall stay free of them. */
+/* Tries to load the libraries, in a process of its own, so that this one does not keep them. */
 static int check_libraries(char *why, size_t room) {
   int both[2], status;
   struct pollfd polled;
@@ -311,7 +311,7 @@ static int prepare(char *why, size_t room) {
   return mrpc_settings.libraries ? check_libraries(why, room) : 0;
 }
 
-/* Where a daemon has none: a session's output shall not go to a socket with their number. */
+/* A daemon may have none of them open: a session would write to whatever got the number. */
 static void open_standard_streams(void) {
   for (int fd = 0; fd < 3; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) return;

@@ -44,7 +44,7 @@ static void keep(const uint8_t *part, size_t nbytes) {
   if (end - begin > KEPT) begin = end - KEPT;
 }
 
-/* Writes to stderr as much as it takes now; who does not read us shall not stop us. */
+/* Writes to stderr as much as it takes now; a reader that is slow must not block the server. */
 static size_t pass_on(const uint8_t *part, size_t nbytes) {
   size_t written = 0;
   while (written < nbytes && mrpc_can_write(2)) {
